@@ -1,0 +1,141 @@
+# Everything the project needs is built into .tmp, at the versions below; nothing
+# is installed globally but redis-server, by `make test`, if there is none.
+
+BUF             := v1.75.0
+PROTOC_GEN_GO   := v1.36.12
+PROTOC_GEN_GRPC := v1.6.2
+PROTOVALIDATE   := v1.2.2
+GOLANGCI_LINT   := v2.15.0
+GOVULNCHECK     := v1.9.0
+GRPCURL         := v1.9.4
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+SHELL       := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS   += --warn-undefined-variables --no-builtin-rules --no-print-directory
+OUT := $(abspath .tmp)
+BIN := $(OUT)/bin
+# Tests find grpcurl here, and buf its plugins.
+export PATH := $(BIN):$(PATH)
+
+# The revision check-breaking compares the API with; empty: main.
+AGAINST ?=
+# The database check-vulnerabilities reads, https:// or file://, which must then
+# be reachable; empty: https://vuln.go.dev, if that is reachable.
+VULNDB ?=
+
+##@ Working
+
+.PHONY: help
+help: ## Show this help
+	@awk -F ':.*## ' '/^##@/ { print "\n" substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: run
+run: build ## Start a broker to try out, with an issuer and tenants of its own
+	@exec $(BIN)/tokenbroker dev
+
+.PHONY: build
+build: ## Build the static binary .tmp/bin/tokenbroker
+	CGO_ENABLED=0 go build -trimpath -o $(BIN)/tokenbroker ./cmd/tokenbroker
+
+.PHONY: test
+test: redis-server $(BIN)/grpcurl ## Run all tests with the race detector
+	go test -race ./...
+
+.PHONY: bench
+bench: ## Run the benchmarks
+	go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: generate
+generate: proto-tools ## Generate gen/ from proto/
+	$(BIN)/buf generate
+
+.PHONY: clean
+clean: ## Remove .tmp: everything built, and the tools
+	rm -rf $(OUT)
+
+##@ Checking
+
+.PHONY: check
+check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-docs check-vulnerabilities ## Run every check below
+
+.PHONY: check-format
+check-format: ## Code is formatted by gofmt
+	@files=$$(find . -name '*.go' -not -path './.tmp/*' -exec gofmt -s -l {} +); \
+	if [ -n "$$files" ]; then echo "not formatted (gofmt -s -w):"; echo "$$files"; exit 1; fi
+
+.PHONY: check-modules
+check-modules: ## go.mod and go.sum are tidy and what was downloaded is unchanged
+	go mod tidy -diff
+	go mod verify
+
+.PHONY: check-vet
+check-vet: ## go vet finds nothing
+	go vet ./...
+
+.PHONY: check-lint
+check-lint: $(BIN)/golangci-lint ## golangci-lint finds nothing; it also keeps the floors of the house
+	$(BIN)/golangci-lint run ./...
+
+.PHONY: check-proto
+check-proto: proto-tools ## The API is formatted and follows buf's rules
+	$(BIN)/buf format -d --exit-code proto
+	$(BIN)/buf lint proto
+
+.PHONY: check-breaking
+check-breaking: proto-tools ## The API breaks no caller of main's (or those of AGAINST=REVISION)
+	.ci/breaking '$(AGAINST)'
+
+.PHONY: check-generated
+check-generated: proto-tools ## gen/ is what `make generate` makes
+	$(BIN)/buf generate -o $(OUT)/generated
+	@diff -ru gen $(OUT)/generated/gen || { echo "gen/ is out of date: run make generate"; exit 1; }
+
+.PHONY: check-image
+check-image: ## The Dockerfile passes BuildKit's own checks
+	go -C .ci/dockerfile run . $(abspath Dockerfile)
+
+.PHONY: check-docs
+check-docs: ## Every make target that the documents name exists
+	@targets=$$(grep -rhoE '`make [a-z-]+' --include='*.md' --exclude-dir=.tmp . | cut -d' ' -f2 | sort -u) || true; \
+	for t in $$targets; do grep -q "^$$t:" Makefile || { echo "a document names 'make $$t', which there is not"; exit 1; }; done
+
+.PHONY: check-vulnerabilities
+check-vulnerabilities: $(BIN)/govulncheck ## No known vulnerability is reachable from the code
+	.ci/vulnerabilities '$(VULNDB)'
+
+# What the above are made with.
+
+.PHONY: redis-server
+redis-server:
+	@command -v redis-server >/dev/null || .ci/install-redis
+
+.PHONY: proto-tools
+proto-tools: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(OUT)/protovalidate/.$(PROTOVALIDATE)
+
+# $(call tool,NAME,PACKAGE,VERSION): the binary depends on a stamp that carries
+# its version, so that another version builds it anew.
+define tool
+$(BIN)/$(1): $(OUT)/stamp/$(1)@$(3)
+	GOBIN=$(BIN) go install $(2)@$(3)
+	@touch $$@
+
+$(OUT)/stamp/$(1)@$(3):
+	@mkdir -p $$(@D) && rm -f $(OUT)/stamp/$(1)@* && touch $$@
+endef
+
+$(eval $(call tool,buf,github.com/bufbuild/buf/cmd/buf,$(BUF)))
+$(eval $(call tool,protoc-gen-go,google.golang.org/protobuf/cmd/protoc-gen-go,$(PROTOC_GEN_GO)))
+$(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-grpc,$(PROTOC_GEN_GRPC)))
+$(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
+$(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK)))
+$(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL)))
+
+# The annotations' schema, out of the module cache: buf's registry is not asked.
+$(OUT)/protovalidate/.$(PROTOVALIDATE):
+	rm -rf $(@D)
+	mkdir -p $(@D)/buf/validate
+	go mod download github.com/bufbuild/protovalidate@$(PROTOVALIDATE)
+	install -m 644 "$$(go env GOMODCACHE)"/github.com/bufbuild/protovalidate@$(PROTOVALIDATE)/proto/protovalidate/buf/validate/validate.proto $(@D)/buf/validate/
+	@touch $@
