@@ -1,0 +1,47 @@
+package token
+
+import "time"
+
+const (
+	// The part of its life after which a token in use is replaced. AWS: "use
+	// Amazon Cognito tokens for about 75% of the token lifetime".
+	refreshFraction = 0.75
+	// How far the refresh point is moved at most, either way, so that tokens
+	// bought together are not replaced together.
+	refreshJitter = 0.05
+	// A token is not handed out in the last part of its life, so that it is
+	// still valid when the caller's request arrives: a tenth of it, one minute
+	// at most (tokens of Cognito live five minutes to a day).
+	maxMargin = time.Minute
+	// No two exchanges for one credential within this time, save for failures
+	// and expiry. Tokens shorter than four times this are allowed a quarter of
+	// their life.
+	maxRefreshInterval = time.Minute
+)
+
+// SafeEnd returns when the token is to be handed out for the last time.
+func (t *Token) SafeEnd() time.Time {
+	return t.Expires.Add(-min(maxMargin, t.Lifetime()/10))
+}
+
+// Usable says whether the token may be handed out at now to a caller that needs
+// it to live for at least atLeast (0: any safe time). A nil token is not usable.
+func (t *Token) Usable(now time.Time, atLeast time.Duration) bool {
+	return t != nil && now.Before(t.SafeEnd()) && t.Expires.Sub(now) >= atLeast
+}
+
+// Due says whether the token should be replaced at now if it is in use.
+func (t *Token) Due(now time.Time) bool { return !now.Before(t.RefreshAt) }
+
+// RefreshInterval returns the least time between two exchanges that replace a
+// token before its end, one minute or a quarter of its life if that is less.
+func (t *Token) RefreshInterval() time.Duration {
+	return min(maxRefreshInterval, t.Lifetime()/4)
+}
+
+// RefreshPoint returns when a token asked for at issued is due: at 75 % of its
+// life, moved by up to 5 % of its life by draw, a number in [0, 1).
+func RefreshPoint(issued, expires time.Time, draw float64) time.Time {
+	fraction := refreshFraction + refreshJitter*(2*draw-1)
+	return issued.Add(time.Duration(float64(expires.Sub(issued)) * fraction))
+}
