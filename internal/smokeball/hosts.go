@@ -1,0 +1,86 @@
+package smokeball
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+// Place is a region and environment: where accounts and credentials live.
+type Place struct {
+	Region      tenant.Region
+	Environment tenant.Environment
+}
+
+// String returns, for example, "us/production".
+func (p Place) String() string { return string(p.Region) + "/" + string(p.Environment) }
+
+// host is the pair of hosts of a place.
+type host struct{ auth, api string }
+
+// hosts are Smokeball's, as https://docs.smokeball.com lists them under "Base
+// URLs". A token is asked for nowhere else, unless the server's own
+// configuration says so.
+var hosts = map[Place]host{
+	{tenant.US, tenant.Production}: {"https://auth.smokeball.com", "https://api.smokeball.com"},
+	{tenant.US, tenant.Staging}:    {"https://datastaging-auth.smokeball.com", "https://stagingapi.smokeball.com"},
+	{tenant.AU, tenant.Production}: {"https://auth.smokeball.com.au", "https://api.smokeball.com.au"},
+	{tenant.AU, tenant.Staging}:    {"https://datastaging-auth.smokeball.com.au", "https://stagingapi.smokeball.com.au"},
+	{tenant.UK, tenant.Production}: {"https://auth.smokeball.co.uk", "https://api.smokeball.co.uk"},
+	{tenant.UK, tenant.Staging}:    {"https://datastaging-auth.smokeball.co.uk", "https://stagingapi.smokeball.co.uk"},
+}
+
+// Overrides are token endpoints to use in place of Smokeball's.
+type Overrides map[Place]string
+
+// ParseOverride reads "us/production=https://host/oauth2/token", a place and the
+// whole URL of its token endpoint. The client secret is sent there, so plain
+// http is taken for a loopback address only.
+func ParseOverride(s string) (Place, string, error) {
+	name, endpoint, ok := strings.Cut(s, "=")
+	region, environment, ok2 := strings.Cut(name, "/")
+	place := Place{tenant.Region(region), tenant.Environment(environment)}
+	if _, known := hosts[place]; !ok || !ok2 || !known {
+		return Place{}, "", fmt.Errorf("issuer override %q: want REGION/ENVIRONMENT=URL with a region of us, au, uk and an environment of production, staging", s)
+	}
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return Place{}, "", fmt.Errorf("issuer override %s: not a URL", place)
+	}
+	switch {
+	case u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return Place{}, "", fmt.Errorf("issuer override %s: want a URL of scheme, host and path only", place)
+	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
+		return place, endpoint, nil
+	default:
+		return Place{}, "", fmt.Errorf("issuer override %s: want https (http only to a loopback address)", place)
+	}
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// TokenEndpoint returns the URL where tokens of the tenant are asked for.
+func (i *Issuer) TokenEndpoint(t *tenant.Tenant) string {
+	place := Place{t.Region, t.Environment}
+	if endpoint, ok := i.overrides[place]; ok {
+		return endpoint
+	}
+	return hosts[place].auth + "/oauth2/token"
+}
+
+// APIBaseURL returns where requests with the tenant's tokens go: the API host,
+// and the account where the tenant has one. Source: https://docs.smokeball.com,
+// "Making requests".
+func (i *Issuer) APIBaseURL(t *tenant.Tenant) string {
+	base := hosts[Place{t.Region, t.Environment}].api
+	if t.AccountID != "" {
+		base += "/" + t.AccountID
+	}
+	return base
+}
