@@ -1,0 +1,133 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+const (
+	// About how many changes are kept for replicas that were cut off.
+	changesKept = 10_000
+	// How long one read waits for changes: the longest that Follow takes to end.
+	followBlock = 500 * time.Millisecond
+	// The longest wait between two tries to reach Redis.
+	maxFollowBackoff = 2 * time.Second
+)
+
+// Listener is told of changes, its own included, one call at a time.
+type Listener interface {
+	// TenantChanged: the tenant was created, changed or deleted.
+	TenantChanged(id string)
+	// TokenChanged: a token with this id or, if it is empty, a failure was saved
+	// under the key with this digest.
+	TokenChanged(digest, tokenID string)
+	// Resync: changes may have been missed; anything may have changed.
+	Resync()
+}
+
+// announce tells all replicas of a change. It is a hint: who needs to know finds
+// out without it, only later.
+func (s *Store) announce(ctx context.Context, values ...string) {
+	err := s.client.XAdd(ctx, &redis.XAddArgs{Stream: s.changesKey(), MaxLen: changesKept, Approx: true, Values: values}).Err()
+	if err != nil {
+		s.log.WarnContext(ctx, "change not announced", "error", err)
+	}
+}
+
+// Follow tells l of every change from now on, until ctx ends. When Redis was out
+// of reach it goes on where it was, or calls Resync if that part of the stream
+// is gone.
+func (s *Store) Follow(ctx context.Context, l Listener) {
+	last, backoff := "", time.Duration(0)
+	for {
+		err := s.follow(ctx, l, &last, func() {
+			if backoff > 0 {
+				s.log.InfoContext(ctx, "redis is back")
+			}
+			backoff = 0
+		})
+		if ctx.Err() != nil {
+			return
+		}
+		if backoff == 0 {
+			s.log.WarnContext(ctx, "redis is out of reach: changes by other replicas are not heard", "error", err)
+			backoff = 50 * time.Millisecond
+		}
+		backoff = min(maxFollowBackoff, 2*backoff)
+		select {
+		case <-time.After(backoff/2 + rand.N(backoff/2)):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// follow reads from behind *last on until an error. reached is called after each
+// answer.
+func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func()) error {
+	lost, newest, err := s.gap(ctx, *last)
+	if err != nil {
+		return err
+	}
+	if lost {
+		*last = newest
+		l.Resync()
+	}
+	for ctx.Err() == nil {
+		streams, err := s.client.XRead(ctx, &redis.XReadArgs{Streams: []string{s.changesKey(), *last}, Count: 1000, Block: followBlock}).Result()
+		if err != nil && !errors.Is(err, redis.Nil) {
+			return err
+		}
+		reached()
+		for _, stream := range streams {
+			for _, m := range stream.Messages {
+				*last = m.ID
+				if id, ok := m.Values["tenant"].(string); ok {
+					l.TenantChanged(id)
+				} else if digest, ok := m.Values["token"].(string); ok {
+					id, _ := m.Values["id"].(string)
+					l.TokenChanged(digest, id)
+				}
+			}
+		}
+	}
+	return ctx.Err()
+}
+
+// gap says whether changes behind last may be gone from the stream: always if
+// last is empty (nothing was read yet), if the stream has been trimmed past it,
+// or if it ends before it, as after a loss of data. newest is where the stream
+// ends now.
+func (s *Store) gap(ctx context.Context, last string) (lost bool, newest string, err error) {
+	pipe := s.client.Pipeline()
+	oldest := pipe.XRangeN(ctx, s.changesKey(), "-", "+", 1)
+	latest := pipe.XRevRangeN(ctx, s.changesKey(), "+", "-", 1)
+	if _, err := pipe.Exec(ctx); err != nil {
+		return false, "", err
+	}
+	if len(oldest.Val()) == 0 || len(latest.Val()) == 0 {
+		return last != "0-0", "0-0", nil
+	}
+	newest = latest.Val()[0].ID
+	return last == "" || before(last, oldest.Val()[0].ID) || before(newest, last), newest, nil
+}
+
+// before compares two stream IDs, "milliseconds-sequence".
+func before(a, b string) bool {
+	am, as := streamID(a)
+	bm, bs := streamID(b)
+	return am < bm || am == bm && as < bs
+}
+
+func streamID(id string) (ms, seq uint64) {
+	m, s, _ := strings.Cut(id, "-")
+	ms, _ = strconv.ParseUint(m, 10, 64)
+	seq, _ = strconv.ParseUint(s, 10, 64)
+	return ms, seq
+}

@@ -1,0 +1,22 @@
+-- Replaces a tenant's record if it is the expected version, with its place in
+-- the index and the announcement, or changes nothing. Returns the version that
+-- is stored then ('' if there is no record): the new one, if and only if it was
+-- replaced now or by the same command before, whose answer was lost.
+--
+-- KEYS: records, index, changes
+-- ARGV: id, expected etag ('' for no record), new etag ('' to delete),
+--       record (begins with "etag."), length the stream is trimmed to
+local current = redis.call('HGET', KEYS[1], ARGV[1])
+local etag = current and (string.match(current, '^(%x+)%.') or '?') or ''
+if etag ~= ARGV[2] or etag == ARGV[3] then
+	return etag
+end
+if ARGV[3] == '' then
+	redis.call('HDEL', KEYS[1], ARGV[1])
+	redis.call('ZREM', KEYS[2], ARGV[1])
+else
+	redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
+	redis.call('ZADD', KEYS[2], 0, ARGV[1])
+end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'tenant', ARGV[1])
+return ARGV[3]

@@ -1,0 +1,101 @@
+// Package redisstore keeps everything that replicas share in Redis: tenants,
+// tokens, remembered failures, leases, and the stream of changes. Tenants,
+// tokens and failures are sealed for the key they are stored under. It is the
+// only room that knows Redis.
+package redisstore
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"smokeball.internal/tokenbroker/internal/seal"
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// Config says which Redis, and how records are kept there.
+type Config struct {
+	// URL is redis://[user[:password]@]host[:port][/db], or rediss:// for TLS.
+	URL string
+	// Password replaces the one in URL unless it is empty.
+	Password secret.Text
+	// Prefix begins every key.
+	Prefix string
+	// Keyset seals and opens the records. Required.
+	Keyset *seal.Keyset
+	// Logger gets what cannot be returned as an error. Required.
+	Logger *slog.Logger
+}
+
+// Store is the part of Redis that the brokers of one fleet share. It is safe for
+// concurrent use.
+type Store struct {
+	client redis.UniversalClient
+	prefix string
+	keyset *seal.Keyset
+	log    *slog.Logger
+}
+
+// Commands are answered in well under a millisecond; one that is not within a
+// second will not be, and callers are waiting.
+const commandTimeout = time.Second
+
+// Open returns a store. It does not connect: a Redis that is away now may be
+// there when the first command is sent.
+func Open(c Config) (*Store, error) {
+	options, err := redis.ParseURL(c.URL)
+	if err != nil {
+		// The reason would quote parts of the URL, and so perhaps of its password.
+		return nil, errors.New("redis URL: want redis://[user[:password]@]host[:port][/db] (rediss:// for TLS), with reserved characters percent-encoded")
+	}
+	if !c.Password.IsZero() {
+		options.Password = c.Password.Reveal()
+	}
+	options.DialTimeout = commandTimeout
+	options.ReadTimeout = commandTimeout
+	options.WriteTimeout = commandTimeout
+	options.PoolTimeout = commandTimeout
+	options.MaxRetries = 1
+	// Without this, go-redis waits for its own timeouts only.
+	options.ContextTimeoutEnabled = true
+	return &Store{redis.NewClient(options), c.Prefix, c.Keyset, c.Logger}, nil
+}
+
+// Close ends the connections.
+func (s *Store) Close() error { return s.client.Close() }
+
+// Ping returns nil if Redis answers.
+func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err() }
+
+// The names of the keys. What changes together has the same hash tag (the part
+// in braces) and so lives in the same slot of a Redis Cluster.
+
+func (s *Store) recordsKey() string { return s.prefix + "{tenants}:records" } // hash :: id → sealed tenant
+func (s *Store) indexKey() string   { return s.prefix + "{tenants}:index" }   // sorted set of ids, all scores 0
+func (s *Store) changesKey() string { return s.prefix + "{tenants}:changes" } // stream
+
+func (s *Store) tokenKey(k token.Key) string   { return s.prefix + "token:{" + k.Digest() + "}" }
+func (s *Store) failureKey(k token.Key) string { return s.prefix + "fail:{" + k.Digest() + "}" }
+func (s *Store) leaseKey(k token.Key) string   { return s.prefix + "lease:{" + k.Digest() + "}" }
+
+// The scripts run whole or not at all, and nothing else runs meanwhile.
+var (
+	//go:embed scripts/load.lua
+	loadSource string
+	//go:embed scripts/save.lua
+	saveSource string
+	//go:embed scripts/release.lua
+	releaseSource string
+	//go:embed scripts/swap.lua
+	swapSource string
+
+	loadScript    = redis.NewScript(loadSource)
+	saveScript    = redis.NewScript(saveSource)
+	releaseScript = redis.NewScript(releaseSource)
+	swapScript    = redis.NewScript(swapSource)
+)

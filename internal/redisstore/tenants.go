@@ -1,0 +1,193 @@
+package redisstore
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+// tenantRecord is a sealed tenant.
+type tenantRecord struct {
+	ID             string             `json:"id"`
+	Etag           string             `json:"etag"`
+	DisplayName    string             `json:"display_name,omitempty"`
+	Region         tenant.Region      `json:"region"`
+	Environment    tenant.Environment `json:"environment"`
+	ClientID       string             `json:"client_id"`
+	Secret         string             `json:"client_secret"`
+	FallbackSecret string             `json:"fallback_secret,omitempty"`
+	FallbackUntil  time.Time          `json:"fallback_until,omitzero"`
+	APIKey         string             `json:"api_key,omitempty"`
+	AccountID      string             `json:"account_id,omitempty"`
+	Scopes         []string           `json:"scopes,omitempty"`
+	Disabled       bool               `json:"disabled,omitempty"`
+	KeepWarm       bool               `json:"keep_warm,omitempty"`
+	Labels         map[string]string  `json:"labels,omitempty"`
+	Created        time.Time          `json:"created"`
+	Updated        time.Time          `json:"updated"`
+}
+
+// Tenant returns the tenant with this id. The error is tenant.ErrNotFound,
+// tenant.ErrUnreadable (the record is there, but not for this keyset), or says
+// that Redis could not be asked.
+func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
+	record, err := s.client.HGet(ctx, s.recordsKey(), id).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, tenant.ErrNotFound
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read tenant: %w", err)
+	}
+	return s.openTenant(id, record)
+}
+
+// ListTenants returns up to limit tenants in the order of their ids, from the
+// first behind after, and the id that the next page is behind; empty if this is
+// the last. A tenant whose record cannot be opened is returned with nothing but
+// its ID, and reported to the log.
+func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	ids, err := s.client.ZRangeByLex(ctx, s.indexKey(), &redis.ZRangeBy{Min: from, Max: "+", Count: int64(limit) + 1}).Result()
+	if err != nil {
+		return nil, "", fmt.Errorf("list tenants: %w", err)
+	}
+	if len(ids) == 0 {
+		return nil, "", nil
+	}
+	if len(ids) > limit {
+		ids = ids[:limit]
+		next = ids[limit-1]
+	}
+	records, err := s.client.HMGet(ctx, s.recordsKey(), ids...).Result()
+	if err != nil {
+		return nil, "", fmt.Errorf("list tenants: %w", err)
+	}
+	for i, id := range ids {
+		record, ok := records[i].(string)
+		if !ok {
+			continue // Deleted between the two reads.
+		}
+		t, err := s.openTenant(id, record)
+		if err != nil {
+			s.log.ErrorContext(ctx, "tenant record refused", "tenant", id, "error", err)
+			t = &tenant.Tenant{ID: id}
+		}
+		tenants = append(tenants, t)
+	}
+	return tenants, next, nil
+}
+
+// CreateTenant registers t and returns it as it is stored. The error is
+// tenant.ErrExists, or says that Redis could not be asked: then t may be
+// registered or not.
+func (s *Store) CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	t.Created = time.Now().UTC()
+	return s.swap(ctx, t, "")
+}
+
+// UpdateTenant replaces the tenant with t.ID by t, if it is at version t.Etag,
+// and returns it as it is stored. The error is tenant.ErrNotFound,
+// tenant.ErrConflict, or says that Redis could not be asked: then it may be
+// replaced or not.
+func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	return s.swap(ctx, t, t.Etag)
+}
+
+// DeleteTenant removes the tenant if it is at the version named. Errors are
+// those of UpdateTenant.
+func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
+	return s.swapRecord(ctx, id, etag, "", "")
+}
+
+// swap gives t a new version and the names of its secrets, and stores it.
+func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*tenant.Tenant, error) {
+	var err error
+	if t.Secret.ID, err = s.keyset.Name(t.Secret.Value); err != nil {
+		return nil, err
+	}
+	if t.Fallback.ID, err = s.keyset.Name(t.Fallback.Value); err != nil {
+		return nil, err
+	}
+	t.Etag, t.Updated = newEtag(), time.Now().UTC()
+	plain, err := json.Marshal(tenantRecord{
+		t.ID, t.Etag, t.DisplayName, t.Region, t.Environment, t.ClientID, t.Secret.Value.Reveal(),
+		t.Fallback.Value.Reveal(), t.FallbackUntil, t.APIKey.Reveal(), t.AccountID, t.Scopes, t.Disabled, t.KeepWarm,
+		t.Labels, t.Created, t.Updated,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("encode tenant: %w", err)
+	}
+	sealed, err := s.keyset.Seal(plain, s.tenantName(t.ID))
+	if err != nil {
+		return nil, fmt.Errorf("seal tenant: %w", err)
+	}
+	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+string(sealed)); err != nil {
+		return nil, err
+	}
+	return &t, nil
+}
+
+func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string) error {
+	stored, err := swapScript.Run(ctx, s.client, []string{s.recordsKey(), s.indexKey(), s.changesKey()},
+		id, expected, etag, record, changesKept).Text()
+	switch {
+	case err != nil:
+		return fmt.Errorf("write tenant: %w", err)
+	case stored == etag:
+		return nil
+	case stored == "":
+		return tenant.ErrNotFound
+	case expected == "":
+		return tenant.ErrExists
+	default:
+		return tenant.ErrConflict
+	}
+}
+
+// newEtag returns a version that no record had before, also not a record of the
+// same id that was deleted since.
+func newEtag() string {
+	b := make([]byte, 12)
+	_, _ = rand.Read(b) // Never fails, see crypto/rand.
+	return hex.EncodeToString(b)
+}
+
+// tenantName is what the record of a tenant is sealed for: the key and the field.
+func (s *Store) tenantName(id string) string { return s.recordsKey() + "/" + id }
+
+func (s *Store) openTenant(id, record string) (*tenant.Tenant, error) {
+	etag, sealed, _ := strings.Cut(record, ".")
+	plain, err := s.keyset.Open([]byte(sealed), s.tenantName(id))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", tenant.ErrUnreadable, err)
+	}
+	var r tenantRecord
+	if err := json.Unmarshal(plain, &r); err != nil || r.ID != id || r.Etag != etag {
+		return nil, fmt.Errorf("%w: %w", tenant.ErrUnreadable, errMismatch)
+	}
+	t := &tenant.Tenant{
+		ID: r.ID, Etag: r.Etag, DisplayName: r.DisplayName, Region: r.Region, Environment: r.Environment,
+		ClientID: r.ClientID, Secret: tenant.Secret{Value: secret.New(r.Secret)},
+		Fallback: tenant.Secret{Value: secret.New(r.FallbackSecret)}, FallbackUntil: r.FallbackUntil,
+		APIKey: secret.New(r.APIKey), AccountID: r.AccountID, Scopes: r.Scopes, Disabled: r.Disabled,
+		KeepWarm: r.KeepWarm, Labels: r.Labels, Created: r.Created, Updated: r.Updated,
+	}
+	if t.Secret.ID, err = s.keyset.Name(t.Secret.Value); err != nil {
+		return nil, err
+	}
+	t.Fallback.ID, err = s.keyset.Name(t.Fallback.Value)
+	return t, err
+}

@@ -1,0 +1,168 @@
+package redisstore
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// tokenRecord is a sealed token. It names the credential it was bought with, and
+// times only as spans: the end is Redis's to keep (PTTL).
+type tokenRecord struct {
+	Key           token.Key `json:"key"`
+	AccessToken   string    `json:"access_token"`
+	Scopes        []string  `json:"scopes,omitempty"`
+	LifeMS        int64     `json:"life_ms"`
+	RefreshLeftMS int64     `json:"refresh_left_ms"` // what is left of the life when the refresh is due
+}
+
+// failureRecord is a sealed failure.
+type failureRecord struct {
+	Key     token.Key   `json:"key"`
+	Class   token.Class `json:"class"`
+	Message string      `json:"message"`
+	Streak  int         `json:"streak"`
+}
+
+var errMismatch = errors.New("record is not what its place says")
+
+// Load returns the token and the failure kept under k; nil for what there is
+// not. A record that cannot be opened counts as missing and is reported to the
+// log. An error means that Redis could not be asked.
+func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Failure, error) {
+	asked := time.Now()
+	reply, err := loadScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)}).Slice()
+	if err != nil {
+		return nil, nil, fmt.Errorf("load token: %w", err)
+	}
+	var t *token.Token
+	var f *token.Failure
+	if record, left, ok := valueAndTTL(reply[0], reply[1]); ok {
+		if t, err = s.openToken(k, record, asked.Add(left)); err != nil {
+			s.log.ErrorContext(ctx, "stored token refused", "key", s.tokenKey(k), "error", err)
+		}
+	}
+	if record, left, ok := valueAndTTL(reply[2], reply[3]); ok {
+		if f, err = s.openFailure(k, record, asked.Add(left)); err != nil {
+			s.log.ErrorContext(ctx, "stored failure refused", "key", s.failureKey(k), "error", err)
+		}
+	}
+	return t, f, nil
+}
+
+// Save keeps t under k until it expires, unless a newer token is there, and
+// forgets the failure under k. It announces and returns the token that is kept
+// then. A token without a future is not kept.
+func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error) {
+	asked := time.Now()
+	left := t.Expires.Sub(asked).Milliseconds()
+	if left <= 0 {
+		return t, nil
+	}
+	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds()})
+	if err != nil {
+		return nil, fmt.Errorf("encode token: %w", err)
+	}
+	sealed, err := s.keyset.Seal(plain, s.tokenKey(k))
+	if err != nil {
+		return nil, fmt.Errorf("seal token: %w", err)
+	}
+	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
+	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
+		t.ID, t.Lifetime().Milliseconds(), left, record).Slice()
+	if err != nil {
+		return nil, fmt.Errorf("save token: %w", err)
+	}
+	kept := t
+	if stored, left, ok := valueAndTTL(reply[0], reply[1]); ok && stored != record {
+		if kept, err = s.openToken(k, stored, asked.Add(left)); err != nil {
+			return nil, fmt.Errorf("save token: the newer one that is stored: %w", err)
+		}
+	}
+	s.announce(ctx, "token", k.Digest(), "id", kept.ID)
+	return kept, nil
+}
+
+// SaveFailure keeps f under k until f.RetryAt and announces it.
+func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error {
+	left := time.Until(f.RetryAt)
+	if left < time.Millisecond {
+		return nil
+	}
+	plain, err := json.Marshal(failureRecord{k, f.Class, f.Message, f.Streak})
+	if err != nil {
+		return fmt.Errorf("encode failure: %w", err)
+	}
+	sealed, err := s.keyset.Seal(plain, s.failureKey(k))
+	if err != nil {
+		return fmt.Errorf("seal failure: %w", err)
+	}
+	if err := s.client.Set(ctx, s.failureKey(k), sealed, left).Err(); err != nil {
+		return fmt.Errorf("save failure: %w", err)
+	}
+	s.announce(ctx, "token", k.Digest(), "id", "")
+	return nil
+}
+
+func (s *Store) openToken(k token.Key, record string, expires time.Time) (*token.Token, error) {
+	header, sealed, ok := cutTwo(record)
+	if !ok {
+		return nil, errMismatch
+	}
+	plain, err := s.keyset.Open([]byte(sealed), s.tokenKey(k))
+	if err != nil {
+		return nil, err
+	}
+	var r tokenRecord
+	if err := json.Unmarshal(plain, &r); err != nil {
+		return nil, errMismatch
+	}
+	accessToken := secret.New(r.AccessToken)
+	if r.Key != k || header != fmt.Sprintf("%s.%d", token.ID(accessToken), r.LifeMS) {
+		return nil, errMismatch
+	}
+	return &token.Token{
+		ID:          token.ID(accessToken),
+		AccessToken: accessToken,
+		Scopes:      r.Scopes,
+		Issued:      expires.Add(-time.Duration(r.LifeMS) * time.Millisecond),
+		Expires:     expires,
+		RefreshAt:   expires.Add(-time.Duration(r.RefreshLeftMS) * time.Millisecond),
+	}, nil
+}
+
+func (s *Store) openFailure(k token.Key, sealed string, retryAt time.Time) (*token.Failure, error) {
+	plain, err := s.keyset.Open([]byte(sealed), s.failureKey(k))
+	if err != nil {
+		return nil, err
+	}
+	var r failureRecord
+	if err := json.Unmarshal(plain, &r); err != nil || r.Key != k {
+		return nil, errMismatch
+	}
+	return &token.Failure{Class: r.Class, Message: r.Message, Streak: r.Streak, RetryAt: retryAt}, nil
+}
+
+// valueAndTTL reads a string and a PTTL of a script's reply. A value that has no
+// TTL is none of ours and not believed.
+func valueAndTTL(value, ttl any) (string, time.Duration, bool) {
+	v, ok := value.(string)
+	ms, ok2 := ttl.(int64)
+	return v, time.Duration(ms) * time.Millisecond, ok && ok2 && ms > 0
+}
+
+// cutTwo splits a record behind its second dot.
+func cutTwo(record string) (header, sealed string, ok bool) {
+	first := strings.IndexByte(record, '.')
+	second := strings.IndexByte(record[first+1:], '.')
+	if first < 0 || second < 0 {
+		return "", "", false
+	}
+	return record[:first+1+second], record[first+second+2:], true
+}
