@@ -1,0 +1,245 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"runtime/debug"
+	"time"
+
+	"golang.org/x/sync/singleflight"
+
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+const (
+	// exchangeTimeout bounds the exchange at the issuer, all attempts together.
+	exchangeTimeout = 10 * time.Second
+	// leaseTTL is how long a replica that dies keeps the others from buying. It is
+	// longer than an exchange and the saving of its token take together.
+	leaseTTL = exchangeTimeout + 2*storeTimeout
+	// flightTimeout leaves room to wait for a lease that was left behind, and then
+	// to buy.
+	flightTimeout = leaseTTL + exchangeTimeout + 3*storeTimeout
+	// Who waits for another replica looks this often, in case that the
+	// announcement is lost.
+	pollInterval = 100 * time.Millisecond
+)
+
+// fly starts a flight for the entry, or joins the one that is under way. It
+// brings a token that is not the one with the id replaces. A flight belongs to
+// the broker, not to whoever started it, and what it brings is kept; so the
+// channel, which gets one value, need not be read.
+func (b *Broker) fly(e *entry, replaces string) <-chan singleflight.Result {
+	// What is to be replaced is part of the name: who needs another token must
+	// not be given the old one because somebody asked for just any.
+	return b.flights.DoChan(e.digest+"/"+replaces, func() (_ any, err error) {
+		if !b.tasks.begin() {
+			return nil, ErrClosed
+		}
+		defer b.tasks.end()
+		// A panic would be passed to nobody and end the process.
+		defer func() {
+			if p := recover(); p != nil {
+				b.log.Error("panic in a flight", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+				err = errors.New("internal error")
+			}
+		}()
+		ctx, cancel := context.WithTimeout(b.ctx, flightTimeout)
+		defer cancel()
+		return b.renew(ctx, e, replaces)
+	})
+}
+
+// join waits for a flight until ctx ends.
+func (b *Broker) join(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
+	select {
+	case r := <-b.fly(e, replaces):
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*token.Token), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// renew is the way of a flight: what the store has; else, under the lease, what
+// the store has by then; else what the issuer sells. Without the store it goes
+// straight to the issuer.
+func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
+	for {
+		if t, err := b.look(ctx, e, replaces); t != nil || err != nil {
+			return t, err
+		}
+		release, acquired, err := b.store.Lease(ctx, e.key, leaseTTL)
+		switch {
+		case err != nil:
+			b.log.WarnContext(ctx, "store is out of reach: a token is bought without asking the other replicas", "error", err)
+			return b.buy(ctx, e)
+		case acquired:
+			defer b.release(release)
+			// Whoever had the lease before may have brought a token.
+			if t, err := b.look(ctx, e, replaces); t != nil || err != nil {
+				return t, err
+			}
+			return b.buy(ctx, e)
+		}
+		select {
+		case <-e.woken:
+		case <-time.After(pollInterval/2 + rand.N(pollInterval)):
+		case <-ctx.Done():
+			return nil, b.unfinished(ctx)
+		}
+	}
+}
+
+// unfinished is the error of a flight whose time ran out, or that was ended.
+func (b *Broker) unfinished(ctx context.Context) error {
+	if b.ctx.Err() != nil {
+		return ErrClosed
+	}
+	return &token.Failure{Class: token.Unavailable, Message: "no token was had in time", Cause: ctx.Err()}
+}
+
+func (b *Broker) release(release func(context.Context)) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), storeTimeout)
+	defer cancel()
+	release(ctx)
+}
+
+// look returns what the store has for the entry: a token that is not the one to
+// be replaced, or the failure that another replica has met; nil if there is
+// neither or the store is out of reach.
+func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	t, f, err := b.store.Load(ctx, e.key)
+	now := time.Now()
+	switch {
+	case err != nil:
+		b.log.WarnContext(ctx, "store is out of reach", "error", err)
+		return nil, nil
+	case t.Usable(now, 0) && t.ID != replaces:
+		e.adopt(b, t)
+		return t, nil
+	case f.Holds(now):
+		e.fail(b, f)
+		return nil, f
+	}
+	return nil, nil
+}
+
+// follow takes over the token that another replica has brought.
+func (b *Broker) follow(e *entry) {
+	b.flights.DoChan(e.digest+"/follow", func() (any, error) {
+		if !b.tasks.begin() {
+			return nil, ErrClosed
+		}
+		defer b.tasks.end()
+		_, err := b.look(b.ctx, e, "")
+		return nil, err
+	})
+}
+
+// buy makes the exchange and keeps what it brings, for this replica and all.
+func (b *Broker) buy(ctx context.Context, e *entry) (*token.Token, error) {
+	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
+	defer cancel()
+	begun := time.Now()
+	t, err := b.exchange(ctx, e)
+	var f *token.Failure
+	switch {
+	case errors.As(err, &f):
+		return nil, b.refused(ctx, e, f)
+	case err != nil:
+		return nil, b.unfinished(ctx)
+	}
+	b.log.InfoContext(ctx, "token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest, "token_id", t.ID,
+		"lifetime", t.Lifetime().Round(time.Second), "took", time.Since(begun).Round(time.Millisecond))
+	if t.Lifetime() <= 0 {
+		// It is good for those who wait for it, if for anybody. Not to buy one
+		// for every call, the next has to wait.
+		e.fail(b, &token.Failure{Class: token.Malformed, RetryAt: time.Now().Add(time.Second),
+			Message: "the issuer sells tokens that have no lifetime"})
+		return t, nil
+	}
+	return b.keep(ctx, e, t), nil
+}
+
+// exchange asks the issuer with the tenant's secret, and, if it is refused, once
+// with the one before it.
+func (b *Broker) exchange(ctx context.Context, e *entry) (*token.Token, error) {
+	t, err := b.try(ctx, e.credential)
+	var f *token.Failure
+	if !errors.As(err, &f) || f.Class != token.CredentialsRejected {
+		return t, err
+	}
+	s := e.subject.Load()
+	former, ok := s.fallback(e.credential, time.Now())
+	if !ok {
+		return t, err
+	}
+	t, formerErr := b.try(ctx, former)
+	if formerErr != nil {
+		return nil, err
+	}
+	b.log.WarnContext(ctx, "the client secret is refused, its predecessor is accepted",
+		"tenant", s.tenant.ID, "fallback_until", s.tenant.FallbackUntil)
+	return t, nil
+}
+
+// try makes one exchange and counts it.
+func (b *Broker) try(ctx context.Context, c token.Credential) (*token.Token, error) {
+	t, err := b.issuer.Exchange(ctx, c)
+	var f *token.Failure
+	switch {
+	case err == nil:
+		b.stats.bought.Add(1)
+	case errors.As(err, &f):
+		b.stats.fail(f.Class)
+	}
+	return t, err
+}
+
+// keep draws the token's refresh point, saves it, and returns the token that is
+// held then: another one if that was issued later. The token is paid for, so it
+// is saved even if nobody waits for it any more.
+func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token) *token.Token {
+	kept := *t
+	if held := e.token.Load(); held != nil && held.ID == t.ID && held.Expires.Before(t.Expires) {
+		// Issuers and caches in front of them give the same token again with a
+		// full expires_in. It does not live longer for that.
+		kept.Expires = held.Expires
+	}
+	kept.RefreshAt = token.RefreshPoint(kept.Issued, kept.Expires, rand.Float64())
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	stored, err := b.store.Save(ctx, e.key, &kept)
+	if err != nil {
+		b.log.WarnContext(ctx, "token not saved, other replicas will buy their own", "error", err)
+		stored = &kept
+	}
+	e.adopt(b, stored)
+	return stored
+}
+
+// refused remembers the failure, for this replica and all, and returns it.
+func (b *Broker) refused(ctx context.Context, e *entry, f *token.Failure) *token.Failure {
+	remembered := *f
+	remembered.Streak = 1
+	if before := e.failure.Load(); before != nil {
+		remembered.Streak = before.Streak + 1
+	}
+	remembered.RetryAt = time.Now().Add(remembered.Hold(rand.Float64()))
+	b.log.WarnContext(ctx, "no token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest,
+		"class", f.Class, "message", f.Message, "retry_at", remembered.RetryAt)
+	e.fail(b, &remembered)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
+	defer cancel()
+	if err := b.store.SaveFailure(ctx, e.key, &remembered); err != nil {
+		b.log.WarnContext(ctx, "failure not saved, other replicas will meet it too", "error", err)
+	}
+	return &remembered
+}

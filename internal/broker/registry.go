@@ -1,0 +1,209 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// Records is where tenants are kept. Errors are those of package tenant; any
+// other means that the store could not be asked, and that a change may have been
+// made or not.
+type Records interface {
+	Tenants
+	// ListTenants returns up to limit tenants in the order of their ids, behind
+	// the id after, and the id that the next page is behind; empty if there is none.
+	ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error)
+	// CreateTenant registers t, or returns tenant.ErrExists.
+	CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
+	// UpdateTenant replaces the tenant if it is at version t.Etag, or returns
+	// tenant.ErrNotFound or tenant.ErrConflict.
+	UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
+	// DeleteTenant removes the tenant if it is at this version, or returns what
+	// UpdateTenant does.
+	DeleteTenant(ctx context.Context, id, etag string) error
+}
+
+// Registry is the administrators' side of a broker. It is safe for concurrent
+// use.
+type Registry struct {
+	broker  *Broker
+	records Records
+}
+
+// NewRegistry returns the registry of what b hands out tokens for.
+func NewRegistry(b *Broker, records Records) *Registry { return &Registry{b, records} }
+
+// Tenant returns a tenant as it is stored now.
+func (r *Registry) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
+	t, err := r.records.Tenant(ctx, id)
+	return t, outage(err)
+}
+
+// List returns up to limit tenants in the order of their ids, behind the id
+// after, and the id that the next page is behind; empty if this is the last.
+func (r *Registry) List(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
+	tenants, next, err = r.records.ListTenants(ctx, after, limit)
+	return tenants, next, outage(err)
+}
+
+// Create registers t. With validateOnly it does not, but says whether it would.
+// Errors: *tenant.FieldError, tenant.ErrExists, ErrStore.
+func (r *Registry) Create(ctx context.Context, t tenant.Tenant, validateOnly bool) (*tenant.Tenant, error) {
+	t.Scopes = token.CanonicalScopes(t.Scopes)
+	if err := t.Validate(); err != nil {
+		return nil, err
+	}
+	if validateOnly {
+		switch _, err := r.records.Tenant(ctx, t.ID); {
+		case err == nil, errors.Is(err, tenant.ErrUnreadable):
+			return nil, tenant.ErrExists
+		case !errors.Is(err, tenant.ErrNotFound):
+			return nil, outage(err)
+		}
+		return &t, nil
+	}
+	created, err := r.records.CreateTenant(ctx, t)
+	r.broker.TenantChanged(t.ID)
+	return created, outage(err)
+}
+
+// Update changes a tenant by change, which may be called more than once. If etag
+// is not empty, the tenant must be at that version. Errors: what change returns,
+// *tenant.FieldError, tenant.ErrNotFound, tenant.ErrConflict, ErrStore.
+func (r *Registry) Update(ctx context.Context, id, etag string, validateOnly bool, change func(*tenant.Tenant) error) (*tenant.Tenant, error) {
+	for tries := 1; ; tries++ {
+		current, err := r.records.Tenant(ctx, id)
+		if err != nil {
+			return nil, outage(err)
+		}
+		if etag != "" && etag != current.Etag {
+			return nil, tenant.ErrConflict
+		}
+		next := *current
+		next.Labels = maps.Clone(current.Labels)
+		if err := change(&next); err != nil {
+			return nil, err
+		}
+		next.Scopes = token.CanonicalScopes(next.Scopes)
+		if err := next.Validate(); err != nil {
+			return nil, err
+		}
+		if validateOnly {
+			return &next, nil
+		}
+		updated, err := r.records.UpdateTenant(ctx, next)
+		r.broker.TenantChanged(id)
+		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
+			continue // Somebody else was quicker; the caller named no version.
+		}
+		return updated, outage(err)
+	}
+}
+
+// Delete removes a tenant; if etag is not empty, at that version only. Errors:
+// tenant.ErrNotFound, tenant.ErrConflict, ErrStore.
+func (r *Registry) Delete(ctx context.Context, id, etag string, validateOnly bool) error {
+	for tries := 1; ; tries++ {
+		current, err := r.records.Tenant(ctx, id)
+		if err != nil {
+			return outage(err)
+		}
+		if etag != "" && etag != current.Etag {
+			return tenant.ErrConflict
+		}
+		if validateOnly {
+			return nil
+		}
+		err = r.records.DeleteTenant(ctx, id, current.Etag)
+		r.broker.TenantChanged(id)
+		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
+			continue
+		}
+		return outage(err)
+	}
+}
+
+// Rotation is a change of a client secret.
+type Rotation struct {
+	// Secret is the new one.
+	Secret secret.Text
+	// Etag, if not empty, is the version the tenant must be at.
+	Etag string
+	// SkipVerification leaves out to try the new secret first.
+	SkipVerification bool
+	// FallbackTTL is how long the old secret stays as a fallback; 0: it does not.
+	FallbackTTL time.Duration
+	// ValidateOnly leaves out to store it.
+	ValidateOnly bool
+}
+
+// Rotate replaces the tenant's client secret, after trying it at the issuer. The
+// token that the trial brought is put to use. Errors: *token.Failure from the
+// trial, then nothing has changed; those of Update.
+func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*tenant.Tenant, error) {
+	current, err := r.records.Tenant(ctx, id)
+	if err != nil {
+		return nil, outage(err)
+	}
+	if rotation.Etag != "" && rotation.Etag != current.Etag {
+		return nil, tenant.ErrConflict
+	}
+	var bought *token.Token
+	if !rotation.SkipVerification {
+		c := r.broker.newSubject(current).credential
+		c.Secret = rotation.Secret
+		if bought, err = r.broker.try(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	// What was tried is the secret for this version of the tenant.
+	rotated, err := r.Update(ctx, id, current.Etag, rotation.ValidateOnly, func(t *tenant.Tenant) error {
+		if !t.Secret.Value.Equal(rotation.Secret) {
+			t.Fallback, t.FallbackUntil = tenant.Secret{}, time.Time{}
+			if rotation.FallbackTTL > 0 {
+				t.Fallback, t.FallbackUntil = t.Secret, time.Now().Add(rotation.FallbackTTL)
+			}
+		}
+		t.Secret = tenant.Secret{Value: rotation.Secret}
+		return nil
+	})
+	if err != nil || rotation.ValidateOnly {
+		return rotated, err
+	}
+	if bought != nil {
+		r.use(ctx, rotated, bought)
+	}
+	return rotated, nil
+}
+
+// use hands out t as the tenant's token from now on.
+func (r *Registry) use(ctx context.Context, owner *tenant.Tenant, t *token.Token) {
+	s := r.broker.newSubject(owner)
+	if t.Lifetime() > 0 && !s.tenant.Disabled {
+		r.broker.keep(ctx, r.broker.entry(s, s.credential, s.digest), t)
+	}
+}
+
+// Status returns the token and the failure that the fleet keeps for the tenant's
+// registered scopes; nil for what there is not. Errors: ErrStore.
+func (r *Registry) Status(ctx context.Context, t *tenant.Tenant) (*token.Token, *token.Failure, error) {
+	held, failure, err := r.broker.store.Load(ctx, r.broker.newSubject(t).credential.Key())
+	return held, failure, outage(err)
+}
+
+// outage marks errors that are not an answer of the store as ErrStore.
+func outage(err error) error {
+	for _, answer := range []error{nil, tenant.ErrNotFound, tenant.ErrExists, tenant.ErrConflict, tenant.ErrUnreadable} {
+		if errors.Is(err, answer) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: %w", ErrStore, err)
+}

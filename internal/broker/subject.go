@@ -1,0 +1,126 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// Redis answers in well under a millisecond or is in trouble.
+const storeTimeout = 2 * time.Second
+
+// subject is a tenant with what is worked out from it once.
+type subject struct {
+	tenant     *tenant.Tenant
+	apiBaseURL string
+	credential token.Credential // with the registered scopes
+	digest     string           // of the credential's key
+}
+
+func (b *Broker) newSubject(t *tenant.Tenant) *subject {
+	c := token.Credential{
+		Endpoint: b.issuer.TokenEndpoint(t),
+		ClientID: t.ClientID,
+		SecretID: t.Secret.ID,
+		Secret:   t.Secret.Value,
+		Scopes:   t.Scopes,
+	}
+	return &subject{t, b.issuer.APIBaseURL(t), c, c.Key().Digest()}
+}
+
+// subject returns the tenant from memory, else from the store.
+func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
+	if v, ok := b.subjects.Load(id); ok {
+		return v.(*subject), nil
+	}
+	return b.reload(ctx, id)
+}
+
+// reload returns the tenant from the store and keeps it in memory until it is
+// heard to have changed.
+func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
+	ch := b.loads.DoChan(id, func() (any, error) {
+		if !b.tasks.begin() {
+			return nil, ErrClosed
+		}
+		defer b.tasks.end()
+		ctx, cancel := context.WithTimeout(b.ctx, storeTimeout)
+		defer cancel()
+		b.subjectsMu.Lock()
+		before := b.generation
+		b.subjectsMu.Unlock()
+		t, err := b.tenants.Tenant(ctx, id)
+		if err != nil {
+			if errors.Is(err, tenant.ErrNotFound) || errors.Is(err, tenant.ErrUnreadable) {
+				b.forget(id)
+				return nil, err
+			}
+			return nil, fmt.Errorf("%w: %w", ErrStore, err)
+		}
+		s := b.newSubject(t)
+		// What was read before a change that is heard of by now may be out of
+		// date. It is good for this call, which began before the change too.
+		b.subjectsMu.Lock()
+		if b.generation == before {
+			b.subjects.Store(id, s)
+		}
+		b.subjectsMu.Unlock()
+		return s, nil
+	})
+	select {
+	case r := <-ch:
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		return r.Val.(*subject), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (b *Broker) forget(id string) {
+	b.subjectsMu.Lock()
+	b.generation++
+	b.subjects.Delete(id)
+	b.subjectsMu.Unlock()
+	b.loads.Forget(id)
+}
+
+// TenantChanged tells the broker that the tenant is not what it was.
+func (b *Broker) TenantChanged(id string) { b.forget(id) }
+
+// Resync tells the broker that it may have missed changes.
+func (b *Broker) Resync() {
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	b.generation++
+	b.subjects.Clear()
+}
+
+// credentialFor returns the credential and the digest of its key for scopes; nil
+// scopes are the registered ones.
+func (s *subject) credentialFor(scopes []string) (token.Credential, string, error) {
+	if len(scopes) == 0 {
+		return s.credential, s.digest, nil
+	}
+	if !s.tenant.Admits(scopes) {
+		return token.Credential{}, "", ErrScopeNotRegistered
+	}
+	c := s.credential
+	c.Scopes = token.CanonicalScopes(scopes)
+	return c, c.Key().Digest(), nil
+}
+
+// fallback returns the credential with the secret before this one, if it may
+// still be tried at now.
+func (s *subject) fallback(c token.Credential, now time.Time) (token.Credential, bool) {
+	if s.tenant.Fallback.Value.IsZero() || !now.Before(s.tenant.FallbackUntil) {
+		return token.Credential{}, false
+	}
+	c.Secret, c.SecretID = s.tenant.Fallback.Value, s.tenant.Fallback.ID
+	return c, true
+}
