@@ -1,0 +1,134 @@
+package rpc
+
+import (
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+const collection = "tenants/"
+
+// tenantID returns the last part of a resource name that has been validated.
+func tenantID(name string) string { return strings.TrimPrefix(name, collection) }
+
+var (
+	regions = map[pb.Region]tenant.Region{
+		pb.Region_REGION_US: tenant.US, pb.Region_REGION_AU: tenant.AU, pb.Region_REGION_UK: tenant.UK,
+	}
+	environments = map[pb.Environment]tenant.Environment{
+		pb.Environment_ENVIRONMENT_PRODUCTION: tenant.Production, pb.Environment_ENVIRONMENT_STAGING: tenant.Staging,
+	}
+)
+
+// protoOf finds the enum value that stands for v; the zero value if none does.
+func protoOf[P ~int32, V comparable](values map[P]V, v V) P {
+	for p, value := range values {
+		if value == v {
+			return p
+		}
+	}
+	return 0
+}
+
+// timestamp returns nil for the zero time.
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// tokenToProto is the one place where an access token and an API key leave.
+func tokenToProto(a *broker.Answer, now time.Time) *pb.Token {
+	return &pb.Token{
+		AccessToken: a.Token.AccessToken.Reveal(),
+		TokenType:   "Bearer",
+		TokenId:     a.Token.ID,
+		Scopes:      a.Token.Scopes,
+		IssueTime:   timestamppb.New(a.Token.Issued),
+		ExpireTime:  timestamppb.New(a.Token.Expires),
+		Remaining:   durationpb.New(max(0, a.Token.Expires.Sub(now))),
+		ApiBaseUrl:  a.APIBaseURL,
+		ApiKey:      a.APIKey.Reveal(),
+	}
+}
+
+// tenantToProto leaves out what is input only.
+func tenantToProto(t *tenant.Tenant) *pb.Tenant {
+	state := pb.Tenant_STATE_ACTIVE
+	if t.Disabled {
+		state = pb.Tenant_STATE_DISABLED
+	}
+	p := &pb.Tenant{
+		Name:        collection + t.ID,
+		DisplayName: t.DisplayName,
+		Region:      protoOf(regions, t.Region),
+		Environment: protoOf(environments, t.Environment),
+		ClientId:    t.ClientID,
+		AccountId:   t.AccountID,
+		Scopes:      t.Scopes,
+		State:       state,
+		KeepWarm:    t.KeepWarm,
+		Labels:      t.Labels,
+		CreateTime:  timestamp(t.Created),
+		UpdateTime:  timestamp(t.Updated),
+		Etag:        t.Etag,
+	}
+	if !t.Fallback.Value.IsZero() && time.Now().Before(t.FallbackUntil) {
+		p.FallbackSecretExpireTime = timestamp(t.FallbackUntil)
+	}
+	return p
+}
+
+// applyProto sets what administrators may set. An input-only field that is empty
+// leaves what is registered, since nobody can have read it to give it back.
+func applyProto(t *tenant.Tenant, p *pb.Tenant) {
+	t.DisplayName = p.GetDisplayName()
+	t.Region = regions[p.GetRegion()]
+	t.Environment = environments[p.GetEnvironment()]
+	if p.GetEnvironment() == pb.Environment_ENVIRONMENT_UNSPECIFIED {
+		t.Environment = tenant.Production
+	}
+	t.ClientID = p.GetClientId()
+	if s := secret.New(p.GetClientSecret()); !s.IsZero() && !s.Equal(t.Secret.Value) {
+		t.Secret = tenant.Secret{Value: s}
+		t.Fallback, t.FallbackUntil = tenant.Secret{}, time.Time{}
+	}
+	if key := p.GetApiKey(); key != "" {
+		t.APIKey = secret.New(key)
+	}
+	t.AccountID = p.GetAccountId()
+	t.Scopes = p.GetScopes()
+	t.Disabled = p.GetState() == pb.Tenant_STATE_DISABLED
+	t.KeepWarm = p.GetKeepWarm()
+	t.Labels = p.GetLabels()
+}
+
+// statusToProto tells how the tenant's token fares; nil if there is nothing to
+// tell.
+func statusToProto(t *token.Token, f *token.Failure) *pb.TenantStatus {
+	if t == nil && f == nil {
+		return nil
+	}
+	s := &pb.TenantStatus{}
+	if t != nil {
+		s.TokenId = t.ID
+		s.LastRefreshTime = timestamp(t.Issued)
+		s.TokenExpireTime = timestamp(t.Expires)
+		s.NextRefreshTime = timestamp(t.RefreshAt)
+	}
+	if f != nil {
+		s.LastFailure = &pb.TenantFailure{
+			Reason: failures[f.Class].reason, Message: f.Message, RetryTime: timestamp(f.RetryAt),
+		}
+	}
+	return s
+}

@@ -1,0 +1,123 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
+	"buf.build/go/protovalidate"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// domain is the ErrorInfo.domain of every error of this service.
+const domain = "tokenbroker"
+
+// A caller is asked to come back no sooner than this.
+const minRetryDelay = 100 * time.Millisecond
+
+// failure is what callers are told of a token.Class.
+var failures = map[token.Class]struct {
+	code   codes.Code
+	reason string
+}{
+	token.CredentialsRejected: {codes.FailedPrecondition, "CREDENTIALS_REJECTED"},
+	token.GrantRejected:       {codes.FailedPrecondition, "CREDENTIALS_REJECTED"},
+	token.ScopeRejected:       {codes.FailedPrecondition, "SCOPE_REJECTED"},
+	token.Throttled:           {codes.Unavailable, "ISSUER_THROTTLED"},
+	token.Blocked:             {codes.Unavailable, "ISSUER_UNAVAILABLE"},
+	token.Unavailable:         {codes.Unavailable, "ISSUER_UNAVAILABLE"},
+	token.Malformed:           {codes.Unavailable, "ISSUER_UNAVAILABLE"},
+}
+
+// toStatus makes the one translation from errors of the house to statuses. What
+// it does not know is logged and told as "internal error": driver texts and the
+// like are none of a caller's business.
+func toStatus(ctx context.Context, log *slog.Logger, name string, err error) error {
+	var field *tenant.FieldError
+	var tooSoon *broker.TooSoonError
+	var refused *token.Failure
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &field):
+		return badRequest(codes.InvalidArgument, "tenant."+field.Field, field.Description)
+	case errors.Is(err, tenant.ErrNotFound):
+		return failed(codes.NotFound, "TENANT_NOT_FOUND", name+" is not registered")
+	case errors.Is(err, tenant.ErrExists):
+		return failed(codes.AlreadyExists, "TENANT_EXISTS", name+" is registered already")
+	case errors.Is(err, tenant.ErrConflict):
+		return failed(codes.Aborted, "ETAG_MISMATCH", name+" has changed: read it again and repeat the change")
+	case errors.Is(err, tenant.ErrUnreadable):
+		log.ErrorContext(ctx, "tenant record refused", "tenant", name, "error", err)
+		return failed(codes.Internal, "TENANT_UNREADABLE", "the record of "+name+" cannot be opened with this server's keyset")
+	case errors.Is(err, broker.ErrDisabled):
+		return failed(codes.FailedPrecondition, "TENANT_DISABLED", name+" is disabled")
+	case errors.Is(err, broker.ErrScopeNotRegistered):
+		return failed(codes.FailedPrecondition, "SCOPE_REJECTED", name+" is registered with other scopes than these")
+	case errors.Is(err, broker.ErrMinRemaining):
+		return failed(codes.FailedPrecondition, "MIN_REMAINING_UNREACHABLE", "not even a new token of "+name+" lives that long")
+	case errors.As(err, &tooSoon):
+		return failed(codes.ResourceExhausted, "REFRESH_TOO_SOON", name+": "+tooSoon.Error()+
+			"; if Smokeball rejects it, look for a missing scope, a wrong account or a wrong API key", retry(tooSoon.After))
+	case errors.As(err, &refused):
+		f := failures[refused.Class]
+		if f.code == codes.FailedPrecondition {
+			return failed(f.code, f.reason, name+": "+refused.Message)
+		}
+		return failed(f.code, f.reason, name+": "+refused.Message, retry(time.Until(refused.RetryAt)))
+	case errors.Is(err, broker.ErrStore):
+		log.ErrorContext(ctx, "store is out of reach", "tenant", name, "error", err)
+		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "the store of tenants and tokens is out of reach", retry(time.Second))
+	case errors.Is(err, broker.ErrClosed):
+		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "this replica is shutting down", retry(0))
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
+		return status.FromContextError(err).Err()
+	default:
+		log.ErrorContext(ctx, "internal error", "tenant", name, "error", err)
+		return status.Error(codes.Internal, "internal error")
+	}
+}
+
+func failed(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
+	info := &errdetails.ErrorInfo{Reason: reason, Domain: domain}
+	return withDetails(status.New(code, message), append([]protoadapt.MessageV1{info}, details...)...)
+}
+
+func badRequest(code codes.Code, field, description string) error {
+	return withDetails(status.New(code, field+": "+description), &errdetails.BadRequest{
+		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}},
+	})
+}
+
+func retry(after time.Duration) *errdetails.RetryInfo {
+	return &errdetails.RetryInfo{RetryDelay: durationpb.New(max(after, minRetryDelay).Round(time.Millisecond))}
+}
+
+func withDetails(s *status.Status, details ...protoadapt.MessageV1) error {
+	if detailed, err := s.WithDetails(details...); err == nil {
+		s = detailed
+	}
+	return s.Err()
+}
+
+// violation turns the answer of the validation interceptor into one with
+// google.rpc details, as all other errors have them.
+func violation(err error) error {
+	for _, detail := range status.Convert(err).Details() {
+		if v, ok := detail.(*validate.Violations); ok && len(v.GetViolations()) > 0 {
+			first := v.GetViolations()[0]
+			return badRequest(codes.InvalidArgument, protovalidate.FieldPathString(first.GetField()), first.GetMessage())
+		}
+	}
+	return err
+}

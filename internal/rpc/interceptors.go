@@ -1,0 +1,118 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"buf.build/go/protovalidate"
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	validation "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/protovalidate"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/recovery"
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/selector"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+)
+
+// unaryChain is the way of a request to its handler, outermost first: what is
+// counted and logged is what the caller gets, a panic included.
+func unaryChain(log *slog.Logger, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.UnaryServerInterceptor {
+	return []grpc.UnaryServerInterceptor{
+		metrics.UnaryServerInterceptor(),
+		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(log), logOptions(slog.LevelInfo)...), selector.MatchFunc(administrative)),
+		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(log), logOptions(slog.LevelDebug)...), selector.MatchFunc(everyday)),
+		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+		explainViolation,
+		validation.UnaryServerInterceptor(validator),
+		nameTenant,
+	}
+}
+
+// streamChain is that of reflection and of watching health.
+func streamChain(log *slog.Logger, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
+	return []grpc.StreamServerInterceptor{
+		metrics.StreamServerInterceptor(),
+		logging.StreamServerInterceptor(logger(log), logOptions(slog.LevelDebug)...),
+		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+	}
+}
+
+// administrative calls are few and each is worth a record.
+func administrative(_ context.Context, c interceptors.CallMeta) bool {
+	return c.Service == pb.TenantService_ServiceDesc.ServiceName
+}
+
+// everyday calls are many.
+func everyday(ctx context.Context, c interceptors.CallMeta) bool { return !administrative(ctx, c) }
+
+func logger(log *slog.Logger) logging.Logger {
+	return logging.LoggerFunc(func(ctx context.Context, level logging.Level, message string, fields ...any) {
+		log.Log(ctx, slog.Level(level), message, fields...) //nolint:sloglint // The message is the middleware's own.
+	})
+}
+
+// logOptions has one record written per call, never its content, at the level ok
+// if the call went well.
+func logOptions(ok slog.Level) []logging.Option {
+	return []logging.Option{
+		logging.WithLogOnEvents(logging.FinishCall),
+		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.MethodTypeFieldKey),
+		logging.WithLevels(func(c codes.Code) logging.Level {
+			switch c {
+			case codes.OK:
+				return logging.Level(ok)
+			case codes.Internal, codes.Unknown, codes.DataLoss:
+				return logging.LevelError
+			case codes.Unavailable:
+				return logging.LevelWarn
+			default:
+				return logging.LevelInfo
+			}
+		}),
+	}
+}
+
+// onPanic keeps the panic's value out of the log, since it may be anything, and
+// says where it came from.
+func onPanic(log *slog.Logger) recovery.RecoveryHandlerFuncContext {
+	return func(ctx context.Context, p any) error {
+		log.ErrorContext(ctx, "panic in a call", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+		return status.Error(codes.Internal, "internal error")
+	}
+}
+
+// explainViolation gives the validation interceptor's answer the details that all
+// errors have here. Since what it refuses never had a valid name, it also stands
+// outside of nameTenant.
+func explainViolation(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	resp, err := handler(ctx, req)
+	if status.Code(err) == codes.InvalidArgument {
+		err = violation(err)
+	}
+	return resp, err
+}
+
+// nameTenant adds the tenant's name, valid by now, to the record of the call.
+func nameTenant(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	name := ""
+	switch r := req.(type) {
+	case interface{ GetTenant() string }:
+		name = r.GetTenant()
+	case interface{ GetName() string }:
+		name = r.GetName()
+	case *pb.CreateTenantRequest:
+		name = collection + r.GetTenantId()
+	case *pb.UpdateTenantRequest:
+		name = r.GetTenant().GetName()
+	}
+	if name != "" {
+		logging.AddFields(ctx, logging.Fields{"tenant", name})
+	}
+	return handler(ctx, req)
+}

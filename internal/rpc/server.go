@@ -1,0 +1,132 @@
+// Package rpc serves the API over gRPC: handlers, interceptors, and the one
+// translation of errors. It translates; it decides nothing.
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"buf.build/go/protovalidate"
+	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/broker"
+)
+
+const (
+	// The largest valid request is a tenant with all its scopes and labels, some
+	// 30 KiB. What is larger is read so far that it can be told what is wrong.
+	maxRequest = 1 << 20
+	// Enough for a busy client on one connection; more is held back, not refused.
+	maxStreams = 1000
+	// Clients that probe a connection more often than this are sent away.
+	minPing = 10 * time.Second
+)
+
+// Config is what a server is made of.
+type Config struct {
+	// Broker and Registry answer. Required.
+	Broker   *broker.Broker
+	Registry *broker.Registry
+	// Logger gets a record of each call, without its content. Required.
+	Logger *slog.Logger
+	// Metrics gets the server's metrics. Required.
+	Metrics prometheus.Registerer
+	// TLS serves TLS; nil serves plain text.
+	TLS *tls.Config
+	// MaxConnectionAge ends connections that are older, after what is under way on
+	// them, so that clients connect anew and a balancer can spread them; 0: never.
+	MaxConnectionAge time.Duration
+}
+
+// Server is the gRPC server. Its health is NOT_SERVING at first.
+type Server struct {
+	server *grpc.Server
+	health *health.Server
+}
+
+// NewServer returns a server that is not serving yet.
+func NewServer(c Config) (*Server, error) {
+	// The first violation is enough to refuse a request, and a request with ten
+	// thousand of them costs no more than one with one.
+	validator, err := protovalidate.New(protovalidate.WithFailFast(), protovalidate.WithMessages(
+		&pb.GetTokenRequest{}, &pb.RefreshTokenRequest{}, &pb.CreateTenantRequest{}, &pb.GetTenantRequest{},
+		&pb.ListTenantsRequest{}, &pb.UpdateTenantRequest{}, &pb.DeleteTenantRequest{},
+		&pb.RotateClientSecretRequest{}, &pb.CheckTenantRequest{}))
+	if err != nil {
+		return nil, fmt.Errorf("rules of the API: %w", err)
+	}
+	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
+		grpcprom.WithHistogramBuckets([]float64{.0001, .0005, .001, .005, .025, .1, .5, 2.5, 10, 30})))
+	if err := c.Metrics.Register(metrics); err != nil {
+		return nil, fmt.Errorf("metrics of the server: %w", err)
+	}
+	options := []grpc.ServerOption{
+		grpc.ChainUnaryInterceptor(unaryChain(c.Logger, metrics, validator)...),
+		grpc.ChainStreamInterceptor(streamChain(c.Logger, metrics)...),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{
+			MaxConnectionAge:      c.MaxConnectionAge,
+			MaxConnectionAgeGrace: 30 * time.Second,
+			Time:                  time.Minute,
+			Timeout:               20 * time.Second,
+		}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
+	}
+	if c.TLS != nil {
+		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
+	}
+	s := &Server{grpc.NewServer(options...), health.NewServer()}
+	pb.RegisterTokenServiceServer(s.server, &tokenService{broker: c.Broker, log: c.Logger})
+	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, log: c.Logger})
+	healthpb.RegisterHealthServer(s.server, s.health)
+	reflection.Register(s.server)
+	metrics.InitializeMetrics(s.server)
+	s.SetServing(false)
+	return s, nil
+}
+
+// SetServing sets what the health service says of the server as a whole and of
+// each service.
+func (s *Server) SetServing(serving bool) {
+	state := healthpb.HealthCheckResponse_NOT_SERVING
+	if serving {
+		state = healthpb.HealthCheckResponse_SERVING
+	}
+	for _, service := range []string{"", pb.TokenService_ServiceDesc.ServiceName, pb.TenantService_ServiceDesc.ServiceName} {
+		s.health.SetServingStatus(service, state)
+	}
+}
+
+// Serve serves on l until Drain.
+func (s *Server) Serve(l net.Listener) error { return s.server.Serve(l) }
+
+// Drain tells clients and balancers to go elsewhere, lets the calls that are
+// under way finish, and ends what is left of them when ctx ends.
+func (s *Server) Drain(ctx context.Context) {
+	s.health.Shutdown()
+	done := make(chan struct{})
+	go func() {
+		s.server.GracefulStop()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		s.server.Stop()
+		<-done
+	}
+}
