@@ -1,0 +1,144 @@
+// Package config holds the settings of a production server. Each is a flag, an
+// environment variable and a key of the YAML file, under one name: --redis-url,
+// TOKENBROKER_REDIS_URL, redis-url. A flag goes before a variable, a variable
+// before the file.
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/alecthomas/kong"
+
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/smokeball"
+)
+
+// Serve is the settings of "tokenbroker serve".
+type Serve struct {
+	Config kong.ConfigFlag `placeholder:"FILE" help:"YAML file with settings, under the names of these flags without the dashes in front."`
+
+	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API. Default ${default}."`
+	OpsAddr  string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators: /metrics, /livez, /readyz, /status over HTTP. Default ${default}."`
+
+	RedisURL          string `name:"redis-url" default:"redis://127.0.0.1:6379" placeholder:"URL" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Default ${default}."`
+	RedisPasswordFile string `name:"redis-password-file" placeholder:"FILE" help:"File with the Redis password, in place of one in the URL."`
+	RedisPrefix       string `name:"redis-prefix" default:"tokenbroker:" placeholder:"PREFIX" help:"Begins every Redis key. Default ${default}"`
+	KeysetFile        string `name:"keyset-file" required:"" placeholder:"FILE" help:"Keyset that seals what is stored, made by \"tokenbroker keyset new\". All replicas have the same. Required."`
+
+	TLSCertFile  string `name:"tls-cert-file" placeholder:"FILE" help:"Certificate chain of the gRPC API, PEM."`
+	TLSKeyFile   string `name:"tls-key-file" placeholder:"FILE" help:"Its private key, PEM."`
+	ClientCAFile string `name:"client-ca-file" placeholder:"FILE" help:"Certificate authorities of callers, PEM. Whoever has a certificate of theirs may call everything."`
+	Insecure     bool   `help:"Serve plain text, and take everyone for an administrator. Refused for other than loopback addresses."`
+
+	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
+
+	MaxConnectionAge time.Duration `name:"max-connection-age" default:"5m" placeholder:"DURATION" help:"Ends gRPC connections of this age, so that a load balancer can spread them; 0: never. Default ${default}."`
+	DrainTimeout     time.Duration `name:"drain-timeout" default:"30s" placeholder:"DURATION" help:"How long calls under way may take to finish after SIGTERM. Default ${default}."`
+	LogLevel         string        `name:"log-level" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+	LogFormat        string        `name:"log-format" default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text. Default ${default}."`
+}
+
+// Validate refuses settings that do not go together. Kong calls it.
+func (c *Serve) Validate() error {
+	withTLS := c.TLSCertFile != "" || c.TLSKeyFile != "" || c.ClientCAFile != ""
+	switch {
+	case c.Insecure && withTLS:
+		return errors.New("--insecure and TLS files exclude each other")
+	case c.Insecure && !loopback(c.GRPCAddr):
+		return fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr)
+	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == "" || c.ClientCAFile == ""):
+		return errors.New("--tls-cert-file, --tls-key-file and --client-ca-file are needed (or --insecure, on a loopback address)")
+	case c.MaxConnectionAge < 0 || c.DrainTimeout < 0:
+		return errors.New("--max-connection-age and --drain-timeout must not be negative")
+	}
+	_, err := c.Overrides()
+	return err
+}
+
+// loopback says whether an address to listen on can be reached from this host
+// only. A name is not looked up, so "localhost" is the only one.
+func loopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// Overrides returns the token endpoints that are not Smokeball's.
+func (c *Serve) Overrides() (smokeball.Overrides, error) {
+	overrides := smokeball.Overrides{}
+	for _, s := range c.IssuerOverride {
+		place, endpoint, err := smokeball.ParseOverride(s)
+		if err != nil {
+			return nil, err
+		}
+		if _, twice := overrides[place]; twice {
+			return nil, fmt.Errorf("issuer override %s is given twice", place)
+		}
+		overrides[place] = endpoint
+	}
+	return overrides, nil
+}
+
+// TLS returns the TLS configuration of the gRPC API; nil with --insecure.
+func (c *Serve) TLS() (*tls.Config, error) {
+	if c.Insecure {
+		return nil, nil
+	}
+	certificate, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
+	if err != nil {
+		return nil, fmt.Errorf("certificate %s with key %s: %w", c.TLSCertFile, c.TLSKeyFile, err)
+	}
+	pem, err := os.ReadFile(c.ClientCAFile)
+	if err != nil {
+		return nil, err
+	}
+	callers := x509.NewCertPool()
+	if !callers.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no PEM certificate in it", c.ClientCAFile)
+	}
+	return &tls.Config{
+		MinVersion:   tls.VersionTLS13,
+		Certificates: []tls.Certificate{certificate},
+		ClientAuth:   tls.RequireAndVerifyClientCert,
+		ClientCAs:    callers,
+	}, nil
+}
+
+// RedisPassword returns the password of the file; empty if there is no file.
+func (c *Serve) RedisPassword() (secret.Text, error) {
+	if c.RedisPasswordFile == "" {
+		return secret.Text{}, nil
+	}
+	content, err := os.ReadFile(c.RedisPasswordFile)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	password := strings.TrimRight(string(content), "\r\n")
+	if password == "" {
+		return secret.Text{}, fmt.Errorf("%s is empty", c.RedisPasswordFile)
+	}
+	return secret.New(password), nil
+}
+
+// Logger returns a logger that writes to w.
+func (c *Serve) Logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(c.LogLevel)) // One of the enum above.
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
