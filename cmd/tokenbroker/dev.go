@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/seal"
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/simulator"
+	"smokeball.internal/tokenbroker/internal/smokeball"
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+type devCommand struct {
+	GRPCAddr      string        `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API, loopback only. Default ${default}."`
+	OpsAddr       string        `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators, loopback only. Default ${default}."`
+	SimulatorAddr string        `name:"simulator-addr" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Address of the simulated issuer, loopback only. Default ${default}."`
+	TokenLifetime time.Duration `name:"token-lifetime" default:"1h" placeholder:"DURATION" help:"Lifetime of the simulated issuer's tokens. Default ${default}."`
+	LogLevel      slog.Level    `name:"log-level" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+}
+
+// devTenants are registered when dev starts. Their secrets are no secrets.
+var devTenants = []tenant.Tenant{
+	{ID: "acme", DisplayName: "Acme Law", Region: tenant.US, Environment: tenant.Production, ClientID: "acme-client",
+		Secret: tenant.Secret{Value: secret.New("acme-secret")}, APIKey: secret.New("acme-api-key")},
+	{ID: "globex", DisplayName: "Globex Legal", Region: tenant.AU, Environment: tenant.Production, ClientID: "globex-client",
+		Secret: tenant.Secret{Value: secret.New("globex-secret")}, APIKey: secret.New("globex-api-key")},
+}
+
+// devScopes are what the simulated clients may ask for.
+var devScopes = []string{"contacts/read", "contacts/write", "documents/read", "documents/write", "matters/read", "matters/write"}
+
+// Run serves until ctx ends.
+func (c *devCommand) Run(ctx context.Context, out output) error {
+	log := slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	listeners, err := listenLoopback(ctx, c.GRPCAddr, c.OpsAddr, c.SimulatorAddr)
+	if err != nil {
+		return err
+	}
+	api, operators, issuer := listeners[0], listeners[1], listeners[2]
+
+	sim := simulator.New()
+	sims := &http.Server{Handler: sim, ReadHeaderTimeout: 5 * time.Second}
+	simEnded := make(chan error, 1)
+	go func() { simEnded <- sims.Serve(issuer) }()
+	overrides := smokeball.Overrides{}
+	for _, region := range tenant.Regions() {
+		for _, environment := range tenant.Environments() {
+			place := smokeball.Place{Region: region, Environment: environment}
+			overrides[place] = fmt.Sprintf("http://%s/%s/oauth2/token", issuer.Addr(), place)
+		}
+	}
+
+	storing, stopStore := context.WithCancel(context.WithoutCancel(ctx))
+	storeEnded := make(chan struct{})
+	url, err := redisstore.RunEmbedded(storing, func() { close(storeEnded) })
+	if err != nil {
+		stopStore()
+		return err
+	}
+	keyset, err := seal.Ephemeral()
+	if err != nil {
+		stopStore()
+		return err
+	}
+	store, err := redisstore.Open(redisstore.Config{URL: url, Prefix: "tokenbroker:", Keyset: keyset, Logger: log})
+	if err != nil {
+		stopStore()
+		return err
+	}
+	s, err := newService(serviceConfig{store: store, overrides: overrides, log: log, drainTimeout: 5 * time.Second})
+	if err != nil {
+		stopStore()
+		return err
+	}
+	for _, t := range devTenants {
+		place := smokeball.Place{Region: t.Region, Environment: t.Environment}
+		sim.SetClient(simulator.Client{Endpoint: place.String(), ID: t.ClientID, Secrets: []string{t.Secret.Value.Reveal()},
+			Scopes: devScopes, ExpiresIn: c.TokenLifetime})
+		if _, err := s.registry.Create(ctx, t, false); err != nil {
+			stopStore()
+			return fmt.Errorf("register %s: %w", t.ID, err)
+		}
+	}
+	_, _ = fmt.Fprintf(out.stdout, devBanner, api.Addr(), operators.Addr(), issuer.Addr())
+
+	err = s.run(ctx, api, operators)
+	sim.Close()
+	_ = sims.Close()
+	stopStore()
+	<-storeEnded
+	if simErr := <-simEnded; !errors.Is(simErr, http.ErrServerClosed) {
+		err = errors.Join(err, simErr)
+	}
+	return err
+}
+
+// listenLoopback listens on loopback addresses: dev takes everyone for an
+// administrator.
+func listenLoopback(ctx context.Context, addrs ...string) ([]net.Listener, error) {
+	var listeners []net.Listener
+	for _, addr := range addrs {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		if err == nil && !l.Addr().(*net.TCPAddr).IP.IsLoopback() {
+			err = fmt.Errorf("%s is not a loopback address, and dev takes everyone for an administrator", addr)
+			_ = l.Close()
+		}
+		if err != nil {
+			for _, open := range listeners {
+				_ = open.Close()
+			}
+			return nil, err
+		}
+		listeners = append(listeners, l)
+	}
+	return listeners, nil
+}
+
+const devBanner = `tokenbroker dev: the API on %[1]s, operators on http://%[2]s, a simulated issuer on http://%[3]s
+Tenants tenants/acme (US) and tenants/globex (AU) are registered. Nothing is kept. Ctrl-C ends it.
+
+Get a token:
+  grpcurl -plaintext -d '{"tenant": "tenants/acme"}' %[1]s tokenbroker.v1.TokenService/GetToken
+See a tenant, and what there is to call:
+  grpcurl -plaintext -d '{"name": "tenants/globex"}' %[1]s tokenbroker.v1.TenantService/GetTenant
+  grpcurl -plaintext %[1]s list
+Break the issuer, see what callers get, and mend it:
+  curl -X PUT http://%[3]s/control/faults/globex-client -d '{"kind": "status", "status": 503}'
+  grpcurl -plaintext -d '{"tenant": "tenants/globex"}' %[1]s tokenbroker.v1.TokenService/GetToken
+  curl -X DELETE http://%[3]s/control/faults
+
+If grpcurl is missing: go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4
+
+`

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+)
+
+type healthCommand struct {
+	OpsAddr string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"The server's --ops-addr. Default ${default}."`
+}
+
+// Run asks the server on this machine whether it is ready.
+func (c *healthCommand) Run(ctx context.Context, out output) error {
+	host, port, err := net.SplitHostPort(c.OpsAddr)
+	if err != nil {
+		return err
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "127.0.0.1" // What listens everywhere listens here.
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 1024))
+	said := strings.TrimSpace(string(body))
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s", said)
+	}
+	_, err = fmt.Fprintln(out.stdout, said)
+	return err
+}

@@ -1,0 +1,66 @@
+// Command tokenbroker hands out Smokeball access tokens over gRPC. "serve" runs
+// it in production, "dev" on a developer's machine with everything it needs.
+// It exits with 0 when it has done what it was asked, with 1 when that failed,
+// and with 2 when it could not be understood.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"smokeball.internal/tokenbroker/internal/config"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// version is set when a release is built.
+var version = "development"
+
+// commands is the grammar of the command line.
+type commands struct {
+	Serve   serveCommand     `cmd:"" help:"Serve the API."`
+	Dev     devCommand       `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
+	Keyset  keysetCommand    `cmd:"" help:"Make and rotate the keyset that seals what is stored."`
+	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
+	Version kong.VersionFlag `env:"-" help:"Print the version."`
+}
+
+// output is where commands write.
+type output struct{ stdout, stderr io.Writer }
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	parser, err := kong.New(&commands{},
+		kong.Name("tokenbroker"),
+		kong.Description("Hands out Smokeball access tokens: bought once, kept fresh, shared by all who need them."),
+		kong.Vars{"version": version},
+		kong.Writers(stdout, stderr),
+		kong.DefaultEnvars("TOKENBROKER"),
+		kong.Configuration(config.File),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+		kong.Bind(output{stdout, stderr}))
+	if err != nil {
+		panic(err) // The grammar is wrong for every argument, or for none.
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		_, _ = fmt.Fprintf(stderr, "tokenbroker: %v\nTry \"tokenbroker --help\".\n", err)
+		return 2
+	}
+	if err := command.Run(); err != nil {
+		_, _ = fmt.Fprintf(stderr, "tokenbroker: %v\n", err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"smokeball.internal/tokenbroker/internal/config"
+	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/seal"
+)
+
+type serveCommand struct {
+	config.Serve `embed:""`
+}
+
+// Run serves until ctx ends.
+func (c *serveCommand) Run(ctx context.Context, out output) error {
+	log := c.Logger(out.stderr)
+	keyset, err := seal.Load(c.KeysetFile)
+	if err != nil {
+		return fmt.Errorf("keyset: %w", err)
+	}
+	password, err := c.RedisPassword()
+	if err != nil {
+		return fmt.Errorf("redis password: %w", err)
+	}
+	tlsConfig, err := c.TLS()
+	if err != nil {
+		return fmt.Errorf("tls: %w", err)
+	}
+	overrides, err := c.Overrides()
+	if err != nil {
+		return err
+	}
+	store, err := redisstore.Open(redisstore.Config{
+		URL: c.RedisURL, Password: password, Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	var listener net.ListenConfig
+	api, err := listener.Listen(ctx, "tcp", c.GRPCAddr)
+	if err != nil {
+		return fmt.Errorf("grpc: %w", err)
+	}
+	operators, err := listener.Listen(ctx, "tcp", c.OpsAddr)
+	if err != nil {
+		return fmt.Errorf("ops: %w", err)
+	}
+	s, err := newService(serviceConfig{
+		store: store, overrides: overrides, tls: tlsConfig, log: log,
+		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	return s.run(ctx, api, operators)
+}

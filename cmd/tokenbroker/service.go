@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/ops"
+	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/rpc"
+	"smokeball.internal/tokenbroker/internal/smokeball"
+)
+
+// serviceConfig is where production and development differ.
+type serviceConfig struct {
+	store            *redisstore.Store
+	overrides        smokeball.Overrides
+	tls              *tls.Config
+	log              *slog.Logger
+	maxConnectionAge time.Duration
+	drainTimeout     time.Duration
+}
+
+// service is the house put together.
+type service struct {
+	serviceConfig
+	broker   *broker.Broker
+	registry *broker.Registry
+	api      *rpc.Server
+	ops      *ops.Server
+}
+
+func newService(c serviceConfig) (*service, error) {
+	metrics := ops.NewMetrics()
+	tokens := broker.New(broker.Config{
+		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
+	})
+	registry := broker.NewRegistry(tokens, c.store)
+	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats))
+	api, err := rpc.NewServer(rpc.Config{
+		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, TLS: c.tls, MaxConnectionAge: c.maxConnectionAge,
+	})
+	if err != nil {
+		return nil, err
+	}
+	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Logger: c.log})
+	return &service{c, tokens, registry, api, operators}, nil
+}
+
+// run serves on the two listeners until ctx ends or serving fails. Then it says
+// that it is going, lets calls under way finish, and takes the house down from
+// the front door to the cellar.
+func (s *service) run(ctx context.Context, api, operators net.Listener) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	tasks, failed := errgroup.WithContext(work)
+	tasks.Go(func() error { return s.ops.Serve(operators) })
+	tasks.Go(func() error { return s.api.Serve(api) })
+	tasks.Go(func() error { s.store.Follow(failed, s.broker); return nil })
+	tasks.Go(func() error { s.becomeReady(failed); return nil })
+	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
+
+	select {
+	case <-ctx.Done():
+	case <-failed.Done():
+	}
+	s.log.Info("shutting down")
+	s.ops.NotReady("shutting down")
+	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
+	defer cancel()
+	s.api.Drain(limit)
+	s.broker.Close()
+	stop()
+	s.ops.Close(limit)
+	err := tasks.Wait()
+	_ = s.store.Close()
+	s.log.Info("shut down")
+	return err
+}
+
+// becomeReady waits for Redis to answer once. From then on the service is ready,
+// also while Redis is away: it has tokens in memory, and the issuer. If every
+// replica stopped serving when Redis does, Redis would be missed by everyone.
+func (s *service) becomeReady(ctx context.Context) {
+	for {
+		ping, cancel := context.WithTimeout(ctx, time.Second)
+		err := s.store.Ping(ping)
+		cancel()
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil {
+			s.ops.Ready()
+			s.api.SetServing(true)
+			return
+		}
+		s.log.Warn("not ready: redis is out of reach", "error", err)
+		select {
+		case <-time.After(500 * time.Millisecond):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
