@@ -98,8 +98,9 @@ type Broker struct {
 
 	subjects   sync.Map // :: tenant id (string) → *subject
 	loads      singleflight.Group
-	subjectsMu sync.Mutex // held to change subjects and generation together
-	generation uint64     // grows with each change of a tenant that was heard of
+	subjectsMu sync.Mutex    // held to change subjects and generation together
+	generation uint64        // grows with each change that was heard of, or may have been missed
+	epoch      atomic.Uint64 // grows when changes may have been missed: subjects read before are to be read again
 
 	stats stats
 

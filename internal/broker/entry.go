@@ -108,6 +108,10 @@ func (e *entry) wake() {
 	}
 }
 
+// A failure is forgotten this long after its pause. Until then, the next pause is
+// longer.
+const streakMemory = 2 * time.Minute
+
 // due decides what becomes of an entry whose token has come to its refresh
 // point, or whose time to wait is over. In use, or to be kept warm: its token is
 // replaced behind the callers' backs. Else it is left to expire, which costs
@@ -133,8 +137,8 @@ func (b *Broker) due(e *entry) {
 		b.fly(e, "")
 	case held != nil:
 		e.wait(b, held.Expires)
-	case failure.Holds(now):
-		e.wait(b, failure.RetryAt)
+	case failure != nil && now.Before(failure.RetryAt.Add(streakMemory)):
+		e.wait(b, failure.RetryAt.Add(streakMemory))
 	default:
 		b.entries.CompareAndDelete(e.digest, e)
 	}

@@ -19,6 +19,7 @@ type subject struct {
 	apiBaseURL string
 	credential token.Credential // with the registered scopes
 	digest     string           // of the credential's key
+	epoch      uint64           // Broker.epoch when it was read
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
@@ -29,15 +30,21 @@ func (b *Broker) newSubject(t *tenant.Tenant) *subject {
 		Secret:   t.Secret.Value,
 		Scopes:   t.Scopes,
 	}
-	return &subject{t, b.issuer.APIBaseURL(t), c, c.Key().Digest()}
+	return &subject{tenant: t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
 }
 
-// subject returns the tenant from memory, else from the store.
+// subject returns the tenant from memory, else from the store. After a Resync it
+// is read again, but what is in memory does if the store is away once more.
 func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
-	if v, ok := b.subjects.Load(id); ok {
+	v, ok := b.subjects.Load(id)
+	if ok && v.(*subject).epoch == b.epoch.Load() {
 		return v.(*subject), nil
 	}
-	return b.reload(ctx, id)
+	s, err := b.reload(ctx, id)
+	if ok && errors.Is(err, ErrStore) {
+		return v.(*subject), nil
+	}
+	return s, err
 }
 
 // reload returns the tenant from the store and keeps it in memory until it is
@@ -51,7 +58,7 @@ func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
 		ctx, cancel := context.WithTimeout(b.ctx, storeTimeout)
 		defer cancel()
 		b.subjectsMu.Lock()
-		before := b.generation
+		before, epoch := b.generation, b.epoch.Load()
 		b.subjectsMu.Unlock()
 		t, err := b.tenants.Tenant(ctx, id)
 		if err != nil {
@@ -62,6 +69,7 @@ func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
 			return nil, fmt.Errorf("%w: %w", ErrStore, err)
 		}
 		s := b.newSubject(t)
+		s.epoch = epoch
 		// What was read before a change that is heard of by now may be out of
 		// date. It is good for this call, which began before the change too.
 		b.subjectsMu.Lock()
@@ -90,7 +98,8 @@ func (b *Broker) forget(id string) {
 	b.loads.Forget(id)
 }
 
-// TenantChanged tells the broker that the tenant is not what it was.
+// TenantChanged tells the broker that the tenant is not what it was. It may have
+// been disabled: unlike after a Resync, what is in memory is not used again.
 func (b *Broker) TenantChanged(id string) { b.forget(id) }
 
 // Resync tells the broker that it may have missed changes.
@@ -98,7 +107,7 @@ func (b *Broker) Resync() {
 	b.subjectsMu.Lock()
 	defer b.subjectsMu.Unlock()
 	b.generation++
-	b.subjects.Clear()
+	b.epoch.Add(1)
 }
 
 // credentialFor returns the credential and the digest of its key for scopes; nil

@@ -1,0 +1,262 @@
+// Package brokertest has what tests of a broker stand on: a store and an issuer
+// in memory, without sockets, so that they run in virtual time.
+package brokertest
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// ErrAway is what a store that is away answers.
+var ErrAway = errors.New("store is away")
+
+// Listener is told of changes.
+type Listener interface {
+	TenantChanged(id string)
+	TokenChanged(digest, tokenID string)
+}
+
+// Store keeps in memory what the replicas of one fleet share. It behaves as
+// redisstore does. The zero Store is empty.
+type Store struct {
+	mu        sync.Mutex
+	away      bool
+	tenants   map[string]tenant.Tenant
+	tokens    map[token.Key]token.Token
+	failures  map[token.Key]token.Failure
+	leases    map[token.Key]lease
+	version   int
+	listeners []Listener
+}
+
+type lease struct {
+	owner int
+	ends  time.Time
+}
+
+var (
+	_ broker.Store   = (*Store)(nil)
+	_ broker.Records = (*Store)(nil)
+)
+
+// Listen has l told of changes from now on, each in a goroutine of its own.
+func (s *Store) Listen(l Listener) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.listeners = append(s.listeners, l)
+}
+
+// SetAway has every call fail, or work again.
+func (s *Store) SetAway(away bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.away = away
+}
+
+// Clear loses everything but the tenants.
+func (s *Store) Clear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tokens, s.failures, s.leases = nil, nil, nil
+}
+
+// Put stores t as it is, whatever is stored.
+func (s *Store) Put(k token.Key, t token.Token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.init()
+	s.tokens[k] = t
+}
+
+// enter locks the store, or says that it is away.
+func (s *Store) enter() error {
+	s.mu.Lock()
+	if s.away {
+		s.mu.Unlock()
+		return ErrAway
+	}
+	s.init()
+	return nil
+}
+
+func (s *Store) init() {
+	if s.tokens == nil {
+		s.tokens, s.failures, s.leases = map[token.Key]token.Token{}, map[token.Key]token.Failure{}, map[token.Key]lease{}
+	}
+	if s.tenants == nil {
+		s.tenants = map[string]tenant.Tenant{}
+	}
+}
+
+func (s *Store) tell(f func(Listener)) {
+	for _, l := range s.listeners {
+		go f(l)
+	}
+}
+
+// Load implements broker.Store.
+func (s *Store) Load(_ context.Context, k token.Key) (*token.Token, *token.Failure, error) {
+	if err := s.enter(); err != nil {
+		return nil, nil, err
+	}
+	defer s.mu.Unlock()
+	var t *token.Token
+	var f *token.Failure
+	if kept, ok := s.tokens[k]; ok && time.Now().Before(kept.Expires) {
+		t = &kept
+	}
+	if kept, ok := s.failures[k]; ok && time.Now().Before(kept.RetryAt) {
+		f = &kept
+	}
+	return t, f, nil
+}
+
+// Save implements broker.Store.
+func (s *Store) Save(_ context.Context, k token.Key, t *token.Token) (*token.Token, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	kept, ok := s.tokens[k]
+	if !ok || !time.Now().Before(kept.Expires) || !kept.Issued.After(t.Issued) {
+		kept = *t
+		s.tokens[k] = kept
+	}
+	delete(s.failures, k)
+	s.tell(func(l Listener) { l.TokenChanged(k.Digest(), kept.ID) })
+	return &kept, nil
+}
+
+// SaveFailure implements broker.Store.
+func (s *Store) SaveFailure(_ context.Context, k token.Key, f *token.Failure) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	s.failures[k] = *f
+	s.tell(func(l Listener) { l.TokenChanged(k.Digest(), "") })
+	return nil
+}
+
+// Lease implements broker.Store.
+func (s *Store) Lease(_ context.Context, k token.Key, ttl time.Duration) (func(context.Context), bool, error) {
+	if err := s.enter(); err != nil {
+		return nil, false, err
+	}
+	defer s.mu.Unlock()
+	if held, ok := s.leases[k]; ok && time.Now().Before(held.ends) {
+		return nil, false, nil
+	}
+	s.version++
+	owner := s.version
+	s.leases[k] = lease{owner, time.Now().Add(ttl)}
+	return func(context.Context) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.leases[k].owner == owner {
+			delete(s.leases, k)
+		}
+	}, true, nil
+}
+
+// Tenant implements broker.Tenants.
+func (s *Store) Tenant(_ context.Context, id string) (*tenant.Tenant, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	t, ok := s.tenants[id]
+	if !ok {
+		return nil, tenant.ErrNotFound
+	}
+	return &t, nil
+}
+
+// ListTenants implements broker.Records.
+func (s *Store) ListTenants(_ context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
+	if err := s.enter(); err != nil {
+		return nil, "", err
+	}
+	defer s.mu.Unlock()
+	var page []*tenant.Tenant
+	for _, id := range slices.Sorted(maps.Keys(s.tenants)) {
+		if id <= after {
+			continue
+		}
+		if len(page) == limit {
+			return page, page[limit-1].ID, nil
+		}
+		t := s.tenants[id]
+		page = append(page, &t)
+	}
+	return page, "", nil
+}
+
+// CreateTenant implements broker.Records.
+func (s *Store) CreateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	return s.put(t, func(_ tenant.Tenant, exists bool) error {
+		if exists {
+			return tenant.ErrExists
+		}
+		return nil
+	})
+}
+
+// UpdateTenant implements broker.Records.
+func (s *Store) UpdateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	return s.put(t, func(current tenant.Tenant, exists bool) error {
+		switch {
+		case !exists:
+			return tenant.ErrNotFound
+		case current.Etag != t.Etag:
+			return tenant.ErrConflict
+		}
+		return nil
+	})
+}
+
+func (s *Store) put(t tenant.Tenant, allowed func(current tenant.Tenant, exists bool) error) (*tenant.Tenant, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	current, exists := s.tenants[t.ID]
+	if err := allowed(current, exists); err != nil {
+		return nil, err
+	}
+	s.version++
+	t.Etag = strconv.Itoa(s.version)
+	// A name is all that is asked of a secret's ID.
+	t.Secret.ID = "id of " + t.Secret.Value.Reveal()
+	t.Fallback.ID = "id of " + t.Fallback.Value.Reveal()
+	s.tenants[t.ID] = t
+	s.tell(func(l Listener) { l.TenantChanged(t.ID) })
+	return &t, nil
+}
+
+// DeleteTenant implements broker.Records.
+func (s *Store) DeleteTenant(_ context.Context, id, etag string) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	current, exists := s.tenants[id]
+	switch {
+	case !exists:
+		return tenant.ErrNotFound
+	case current.Etag != etag:
+		return tenant.ErrConflict
+	}
+	delete(s.tenants, id)
+	s.tell(func(l Listener) { l.TenantChanged(id) })
+	return nil
+}
