@@ -1,5 +1,5 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server, by `make test`, if there is none.
+# is installed globally but redis-server and curl, by `make test`, if missing.
 
 BUF             := v1.75.0
 PROTOC_GEN_GO   := v1.36.12
@@ -40,7 +40,7 @@ build: ## Build the static binary .tmp/bin/tokenbroker
 	CGO_ENABLED=0 go build -trimpath -o $(BIN)/tokenbroker ./cmd/tokenbroker
 
 .PHONY: test
-test: redis-server $(BIN)/grpcurl ## Run all tests with the race detector
+test: installed $(BIN)/grpcurl ## Run all tests with the race detector
 	go test -race ./...
 
 .PHONY: bench
@@ -107,9 +107,9 @@ check-vulnerabilities: $(BIN)/govulncheck ## No known vulnerability is reachable
 
 # What the above are made with.
 
-.PHONY: redis-server
-redis-server:
-	@command -v redis-server >/dev/null || .ci/install-redis
+.PHONY: installed
+installed:
+	@.ci/install
 
 .PHONY: proto-tools
 proto-tools: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(OUT)/protovalidate/.$(PROTOVALIDATE)

@@ -33,6 +33,10 @@ var devTenants = []tenant.Tenant{
 		Secret: tenant.Secret{Value: secret.New("globex-secret")}, APIKey: secret.New("globex-api-key")},
 }
 
+// devClient is known to the simulated issuer, for a tenant to be registered by
+// hand.
+var devClient = simulator.Client{Endpoint: "uk/production", ID: "initech-client", Secrets: []string{"initech-secret"}, Scopes: devScopes}
+
 // devScopes are what the simulated clients may ask for.
 var devScopes = []string{"contacts/read", "contacts/write", "documents/read", "documents/write", "matters/read", "matters/write"}
 
@@ -88,6 +92,9 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 			return fmt.Errorf("register %s: %w", t.ID, err)
 		}
 	}
+	newcomer := devClient
+	newcomer.ExpiresIn = c.TokenLifetime
+	sim.SetClient(newcomer)
 	_, _ = fmt.Fprintf(out.stdout, devBanner, api.Addr(), operators.Addr(), issuer.Addr())
 
 	err = s.run(ctx, api, operators)

@@ -1,0 +1,190 @@
+package main_test
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
+	"smokeball.internal/tokenbroker/internal/simulator"
+)
+
+func TestItStartsWithoutRedisAndBecomesReadyWithIt(t *testing.T) {
+	redis, issuer := redistest.Start(t), startIssuer(t)
+	redis.Kill()
+	p := start(t, serveArgs(redis.URL(), keysetFile(t), issuer)...)
+	conn := p.connect()
+	health := func() healthpb.HealthCheckResponse_ServingStatus {
+		resp, err := healthpb.NewHealthClient(conn).Check(t.Context(), &healthpb.HealthCheckRequest{Service: "tokenbroker.v1.TokenService"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.GetStatus()
+	}
+	if live, ready := p.get("/livez"), p.get("/readyz"); live != "live\n" || !strings.Contains(ready, "Redis") {
+		t.Errorf("without Redis: live %q, ready %q", live, ready)
+	}
+	if got := health(); got != healthpb.HealthCheckResponse_NOT_SERVING {
+		t.Errorf("without Redis: %v", got)
+	}
+	if _, err := get(t.Context(), conn, "acme"); reason(err) != "Unavailable/STORE_UNAVAILABLE" {
+		t.Errorf("without Redis: %v", err)
+	}
+	probe := exec.Command(binary, "health", "--ops-addr="+p.ops)
+	if out, err := probe.CombinedOutput(); err == nil || !strings.Contains(string(out), "not ready") {
+		t.Errorf("health verb: %v, %s", err, out)
+	}
+	redis.Restart()
+	p.ready()
+	if got := health(); got != healthpb.HealthCheckResponse_SERVING {
+		t.Errorf("with Redis: %v", got)
+	}
+	if out, err := exec.Command(binary, "health", "--ops-addr="+p.ops).CombinedOutput(); err != nil || string(out) != "ready\n" {
+		t.Errorf("health verb: %v, %s", err, out)
+	}
+	register(t, conn, issuer, "acme", time.Hour)
+	if _, err := get(t.Context(), conn, "acme"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestItServesWhatItHasWhileRedisIsAway(t *testing.T) {
+	f := startFleet(t, 1)
+	register(t, f.conns[0], f.issuer, "acme", time.Hour)
+	before, err := get(t.Context(), f.conns[0], "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.redis.Kill()
+	for range 100 {
+		tok, err := get(t.Context(), f.conns[0], "acme")
+		if err != nil || tok.GetTokenId() != before.GetTokenId() {
+			t.Fatalf("without Redis: %v, %v", tok.GetTokenId(), err)
+		}
+	}
+	if got := f.replicas[0].get("/readyz"); got != "ready\n" {
+		t.Errorf("ready: %q", got)
+	}
+	if got := f.replicas[0].get("/status"); !strings.Contains(got, "out of reach") {
+		t.Errorf("status: %q", got)
+	}
+}
+
+func TestItDrainsAndExitsCleanly(t *testing.T) {
+	f := startFleet(t, 1)
+	register(t, f.conns[0], f.issuer, "acme", time.Hour)
+	if err := f.issuer.SetFault("client-acme", simulator.Fault{Kind: simulator.KindDelay, Delay: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	var caller sync.WaitGroup
+	caller.Go(func() {
+		if _, err := get(t.Context(), f.conns[0], "acme"); err != nil {
+			t.Errorf("a call that was under way: %v", err)
+		}
+	})
+	until(t, "under way", func() bool { return f.issuer.Requests("client-acme") == 1 })
+	watch, err := healthpb.NewHealthClient(f.conns[0]).Watch(t.Context(), &healthpb.HealthCheckRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_SERVING {
+		t.Fatalf("health: %v, %v", resp, err)
+	}
+	caller.Go(func() {
+		if resp, err := watch.Recv(); err != nil || resp.GetStatus() != healthpb.HealthCheckResponse_NOT_SERVING {
+			t.Errorf("health while draining: %v, %v", resp, err)
+		}
+	})
+	if code := f.replicas[0].terminate(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	caller.Wait()
+	for _, line := range strings.Split(strings.TrimSpace(f.replicas[0].log.String()), "\n") {
+		if !json.Valid([]byte(line)) {
+			t.Errorf("not a JSON record: %s", line)
+		}
+	}
+}
+
+func TestWhatCannotWorkIsSaidAtOnce(t *testing.T) {
+	keyset := keysetFile(t)
+	damaged := filepath.Join(t.TempDir(), "damaged")
+	if err := os.WriteFile(damaged, []byte(`{"aead": "something secret"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	typo := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(typo, []byte("redis-ulr: redis://localhost\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args string
+		code int
+		says string
+	}{
+		{"", 2, "expected one of"},
+		{"server", 2, "unexpected argument server"},
+		{"serve --insecure", 2, "--keyset-file"},
+		{"serve --insecure --keyset-file=/nonexistent", 1, "/nonexistent"},
+		{"serve --insecure --keyset-file=" + damaged, 1, "keyset new"},
+		{"serve --keyset-file=" + keyset, 2, "--tls-cert-file"},
+		{"serve --insecure --grpc-addr=0.0.0.0:0 --keyset-file=" + keyset, 2, "--insecure is refused"},
+		{"serve --insecure --grpc-addr=:0 --keyset-file=" + keyset, 2, "--insecure is refused"},
+		{"serve --insecure --config=" + typo + " --keyset-file=" + keyset, 2, "redis-ulr"},
+		{"serve --insecure --redis-url=http://user:hunter2@h --keyset-file=" + keyset, 1, "redis://"},
+		{"serve --insecure --issuer-override=us/production=http://example.com/oauth2/token --keyset-file=" + keyset, 2, "loopback"},
+		{"serve --insecure --log-level=loud --keyset-file=" + keyset, 2, "log-level"},
+		{"serve --tls-cert-file=/none --tls-key-file=/none --client-ca-file=/none --keyset-file=" + keyset, 1, "/none"},
+		{"dev --grpc-addr=0.0.0.0:0", 1, "loopback"},
+		{"keyset new " + keyset, 1, "exists"},
+		{"keyset rotate /nonexistent", 1, "/nonexistent"},
+		{"health --ops-addr=127.0.0.1:1", 1, "refused"},
+	} {
+		cmd := exec.Command(binary, strings.Fields(test.args)...)
+		cmd.Env = []string{}
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != test.code || !strings.Contains(string(out), test.says) ||
+			strings.Contains(string(out), "something secret") || strings.Contains(string(out), "hunter2") {
+			t.Errorf("tokenbroker %s: exit code %d, %s", test.args, code, out)
+		}
+	}
+}
+
+func TestARotatedKeysetReadsWhatIsStored(t *testing.T) {
+	redis, issuer, keyset := redistest.Start(t), startIssuer(t), keysetFile(t)
+	p := start(t, serveArgs(redis.URL(), keyset, issuer)...).ready()
+	register(t, p.connect(), issuer, "acme", time.Hour)
+	before, err := get(t.Context(), p.connect(), "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.terminate()
+	if out, err := exec.Command(binary, "keyset", "rotate", keyset).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if info, err := os.Stat(keyset); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	p = start(t, serveArgs(redis.URL(), keyset, issuer)...).ready()
+	after, err := get(t.Context(), p.connect(), "acme")
+	if err != nil || after.GetTokenId() != before.GetTokenId() || issuer.Requests("client-acme") != 1 {
+		t.Errorf("after rotation and restart: %v, %v, %d exchanges", after.GetTokenId(), err, issuer.Requests("client-acme"))
+	}
+	p.terminate()
+	// With another keyset nothing is served, and it is said which record it is.
+	p = start(t, serveArgs(redis.URL(), keysetFile(t), issuer)...).ready()
+	if _, err := get(t.Context(), p.connect(), "acme"); reason(err) != "Internal/TENANT_UNREADABLE" || !strings.Contains(err.Error(), "tenants/acme") {
+		t.Errorf("with another keyset: %v", err)
+	}
+	list, err := pb.NewTenantServiceClient(p.connect()).ListTenants(t.Context(), &pb.ListTenantsRequest{})
+	if err != nil || len(list.GetTenants()) != 1 || list.GetTenants()[0].GetClientId() != "" {
+		t.Errorf("with another keyset: %v, %v", list, err)
+	}
+}
