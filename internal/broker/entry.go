@@ -49,14 +49,14 @@ func (e *entry) usable(now time.Time, atLeast time.Duration) *token.Token {
 	return nil
 }
 
-// adopt holds t from now on, unless a token that was issued later is held, and
-// has Broker.due called when it is due.
-func (e *entry) adopt(b *Broker, t *token.Token) {
+// adopt holds t from now on and has Broker.due called when it is due. It refuses
+// a token if one that was issued later is held.
+func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	held := e.token.Load()
 	if held != nil && held.ID != t.ID && held.Issued.After(t.Issued) {
-		return
+		return false
 	}
 	if held == nil || held.ID != t.ID {
 		e.used.Store(false)
@@ -64,6 +64,7 @@ func (e *entry) adopt(b *Broker, t *token.Token) {
 	e.token.Store(t)
 	e.failure.Store(nil)
 	e.schedule(b, t.RefreshAt)
+	return true
 }
 
 // fail remembers f. A token that is held goes on being handed out.

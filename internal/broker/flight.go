@@ -34,22 +34,28 @@ const (
 func (b *Broker) fly(e *entry, replaces string) <-chan singleflight.Result {
 	// What is to be replaced is part of the name: who needs another token must
 	// not be given the old one because somebody asked for just any.
-	return b.flights.DoChan(e.digest+"/"+replaces, func() (_ any, err error) {
-		if !b.tasks.begin() {
-			return nil, ErrClosed
-		}
-		defer b.tasks.end()
-		// A panic would be passed to nobody and end the process.
-		defer func() {
-			if p := recover(); p != nil {
-				b.log.Error("panic in a flight", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-				err = errors.New("internal error")
-			}
-		}()
-		ctx, cancel := context.WithTimeout(b.ctx, flightTimeout)
-		defer cancel()
-		return b.renew(ctx, e, replaces)
+	return b.flights.DoChan(e.digest+"/"+replaces, func() (any, error) {
+		return b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, replaces) })
 	})
+}
+
+// task does work that is the broker's own, within a time, and not after Close.
+func (b *Broker) task(within time.Duration, work func(context.Context) (any, error)) (_ any, err error) {
+	if !b.tasks.begin() {
+		return nil, ErrClosed
+	}
+	defer b.tasks.end()
+	// singleflight lets a panic end the process. Its value may be anything, and is
+	// not logged.
+	defer func() {
+		if p := recover(); p != nil {
+			b.log.Error("panic in the broker", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
+			err = errors.New("internal error")
+		}
+	}()
+	ctx, cancel := context.WithTimeout(b.ctx, within)
+	defer cancel()
+	return work(ctx)
 }
 
 // join waits for a flight until ctx ends.
@@ -121,8 +127,7 @@ func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.To
 	case err != nil:
 		b.log.WarnContext(ctx, "store is out of reach", "error", err)
 		return nil, nil
-	case t.Usable(now, 0) && t.ID != replaces:
-		e.adopt(b, t)
+	case t.Usable(now, 0) && t.ID != replaces && e.adopt(b, t):
 		return t, nil
 	case f.Holds(now):
 		e.fail(b, f)
@@ -134,12 +139,7 @@ func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.To
 // follow takes over the token that another replica has brought.
 func (b *Broker) follow(e *entry) {
 	b.flights.DoChan(e.digest+"/follow", func() (any, error) {
-		if !b.tasks.begin() {
-			return nil, ErrClosed
-		}
-		defer b.tasks.end()
-		_, err := b.look(b.ctx, e, "")
-		return nil, err
+		return b.task(storeTimeout, func(ctx context.Context) (any, error) { return b.look(ctx, e, "") })
 	})
 }
 

@@ -51,33 +51,7 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 // heard to have changed.
 func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
 	ch := b.loads.DoChan(id, func() (any, error) {
-		if !b.tasks.begin() {
-			return nil, ErrClosed
-		}
-		defer b.tasks.end()
-		ctx, cancel := context.WithTimeout(b.ctx, storeTimeout)
-		defer cancel()
-		b.subjectsMu.Lock()
-		before, epoch := b.generation, b.epoch.Load()
-		b.subjectsMu.Unlock()
-		t, err := b.tenants.Tenant(ctx, id)
-		if err != nil {
-			if errors.Is(err, tenant.ErrNotFound) || errors.Is(err, tenant.ErrUnreadable) {
-				b.forget(id)
-				return nil, err
-			}
-			return nil, fmt.Errorf("%w: %w", ErrStore, err)
-		}
-		s := b.newSubject(t)
-		s.epoch = epoch
-		// What was read before a change that is heard of by now may be out of
-		// date. It is good for this call, which began before the change too.
-		b.subjectsMu.Lock()
-		if b.generation == before {
-			b.subjects.Store(id, s)
-		}
-		b.subjectsMu.Unlock()
-		return s, nil
+		return b.task(storeTimeout, func(ctx context.Context) (any, error) { return b.read(ctx, id) })
 	})
 	select {
 	case r := <-ch:
@@ -88,6 +62,30 @@ func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
+}
+
+func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
+	b.subjectsMu.Lock()
+	before, epoch := b.generation, b.epoch.Load()
+	b.subjectsMu.Unlock()
+	t, err := b.tenants.Tenant(ctx, id)
+	switch {
+	case errors.Is(err, tenant.ErrNotFound), errors.Is(err, tenant.ErrUnreadable):
+		b.forget(id)
+		return nil, err
+	case err != nil:
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
+	}
+	s := b.newSubject(t)
+	s.epoch = epoch
+	// What was read before a change that is heard of by now may be out of date. It
+	// is good for this call, which began before the change too.
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	if b.generation == before {
+		b.subjects.Store(id, s)
+	}
+	return s, nil
 }
 
 func (b *Broker) forget(id string) {

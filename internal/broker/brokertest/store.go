@@ -77,12 +77,12 @@ func (s *Store) Put(k token.Key, t token.Token) {
 	s.tokens[k] = t
 }
 
-// enter locks the store, or says that it is away.
-func (s *Store) enter() error {
+// enter locks the store, or says that it is away or not asked any more.
+func (s *Store) enter(ctx context.Context) error {
 	s.mu.Lock()
-	if s.away {
+	if s.away || ctx.Err() != nil {
 		s.mu.Unlock()
-		return ErrAway
+		return errors.Join(ErrAway, ctx.Err())
 	}
 	s.init()
 	return nil
@@ -104,8 +104,8 @@ func (s *Store) tell(f func(Listener)) {
 }
 
 // Load implements broker.Store.
-func (s *Store) Load(_ context.Context, k token.Key) (*token.Token, *token.Failure, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Failure, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, nil, err
 	}
 	defer s.mu.Unlock()
@@ -121,8 +121,8 @@ func (s *Store) Load(_ context.Context, k token.Key) (*token.Token, *token.Failu
 }
 
 // Save implements broker.Store.
-func (s *Store) Save(_ context.Context, k token.Key, t *token.Token) (*token.Token, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
@@ -137,8 +137,8 @@ func (s *Store) Save(_ context.Context, k token.Key, t *token.Token) (*token.Tok
 }
 
 // SaveFailure implements broker.Store.
-func (s *Store) SaveFailure(_ context.Context, k token.Key, f *token.Failure) error {
-	if err := s.enter(); err != nil {
+func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error {
+	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
@@ -148,8 +148,8 @@ func (s *Store) SaveFailure(_ context.Context, k token.Key, f *token.Failure) er
 }
 
 // Lease implements broker.Store.
-func (s *Store) Lease(_ context.Context, k token.Key, ttl time.Duration) (func(context.Context), bool, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) Lease(ctx context.Context, k token.Key, ttl time.Duration) (func(context.Context), bool, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, false, err
 	}
 	defer s.mu.Unlock()
@@ -169,8 +169,8 @@ func (s *Store) Lease(_ context.Context, k token.Key, ttl time.Duration) (func(c
 }
 
 // Tenant implements broker.Tenants.
-func (s *Store) Tenant(_ context.Context, id string) (*tenant.Tenant, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
@@ -182,8 +182,8 @@ func (s *Store) Tenant(_ context.Context, id string) (*tenant.Tenant, error) {
 }
 
 // ListTenants implements broker.Records.
-func (s *Store) ListTenants(_ context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) ListTenants(ctx context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, "", err
 	}
 	defer s.mu.Unlock()
@@ -202,8 +202,8 @@ func (s *Store) ListTenants(_ context.Context, after string, limit int) ([]*tena
 }
 
 // CreateTenant implements broker.Records.
-func (s *Store) CreateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
-	return s.put(t, func(_ tenant.Tenant, exists bool) error {
+func (s *Store) CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	return s.put(ctx, t, func(_ tenant.Tenant, exists bool) error {
 		if exists {
 			return tenant.ErrExists
 		}
@@ -212,8 +212,8 @@ func (s *Store) CreateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant
 }
 
 // UpdateTenant implements broker.Records.
-func (s *Store) UpdateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
-	return s.put(t, func(current tenant.Tenant, exists bool) error {
+func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
+	return s.put(ctx, t, func(current tenant.Tenant, exists bool) error {
 		switch {
 		case !exists:
 			return tenant.ErrNotFound
@@ -224,8 +224,8 @@ func (s *Store) UpdateTenant(_ context.Context, t tenant.Tenant) (*tenant.Tenant
 	})
 }
 
-func (s *Store) put(t tenant.Tenant, allowed func(current tenant.Tenant, exists bool) error) (*tenant.Tenant, error) {
-	if err := s.enter(); err != nil {
+func (s *Store) put(ctx context.Context, t tenant.Tenant, allowed func(current tenant.Tenant, exists bool) error) (*tenant.Tenant, error) {
+	if err := s.enter(ctx); err != nil {
 		return nil, err
 	}
 	defer s.mu.Unlock()
@@ -244,8 +244,8 @@ func (s *Store) put(t tenant.Tenant, allowed func(current tenant.Tenant, exists 
 }
 
 // DeleteTenant implements broker.Records.
-func (s *Store) DeleteTenant(_ context.Context, id, etag string) error {
-	if err := s.enter(); err != nil {
+func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
+	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.mu.Unlock()
