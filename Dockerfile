@@ -5,9 +5,9 @@ WORKDIR /src
 COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
-ARG TARGETOS TARGETARCH
+ARG TARGETOS TARGETARCH VERSION=development
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -o /out/tokenbroker ./cmd/tokenbroker
+    go build -trimpath -ldflags "-X main.version=$VERSION" -o /out/tokenbroker ./cmd/tokenbroker
 
 FROM scratch
 # To verify the issuer's and Redis's certificates.

@@ -19,6 +19,8 @@ BIN := $(OUT)/bin
 # Tests find grpcurl here, and buf its plugins.
 export PATH := $(BIN):$(PATH)
 
+# What the binary calls itself.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
 # The revision check-breaking compares the API with; empty: main.
 AGAINST ?=
 # The database check-vulnerabilities reads, https:// or file://, which must then
@@ -37,7 +39,7 @@ run: build ## Start a broker to try out, with an issuer and tenants of its own
 
 .PHONY: build
 build: ## Build the static binary .tmp/bin/tokenbroker
-	CGO_ENABLED=0 go build -trimpath -o $(BIN)/tokenbroker ./cmd/tokenbroker
+	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN)/tokenbroker ./cmd/tokenbroker
 
 .PHONY: test
 test: installed $(BIN)/grpcurl ## Run all tests with the race detector
