@@ -3,9 +3,11 @@ package smokeball
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -41,6 +43,11 @@ var oauthErrors = map[string]token.Class{
 	"slow_down":               token.Throttled,
 }
 
+// errSettled is the cause of a failure that the same request would meet again,
+// and perhaps pay for again: whoever answered does not speak OAuth 2.0, or not
+// to us, or sells what cannot be used.
+var errSettled = errors.New("another try would not help")
+
 // interpret turns the issuer's answer into a token or a classified failure. It
 // goes by the JSON error first and the status second: Cognito answers
 // invalid_client with 400, where RFC 6749 wants 401.
@@ -60,11 +67,11 @@ func interpret(resp *http.Response, body []byte, c token.Credential, sent time.T
 	case resp.StatusCode/100 == 5, resp.StatusCode == http.StatusRequestTimeout:
 		return nil, describe(resp, token.Unavailable, "is in trouble", nil)
 	case resp.StatusCode/100 == 3:
-		return nil, describe(resp, token.Malformed, "answers with a redirect, which is not followed", nil)
+		return nil, describe(resp, token.Malformed, "answers with a redirect, which is not followed", errSettled)
 	case resp.StatusCode == http.StatusForbidden:
 		return nil, describe(resp, token.Blocked, "refuses the request before looking at it (a firewall, or the address this comes from)", nil)
 	case resp.StatusCode != http.StatusOK:
-		return nil, describe(resp, token.Malformed, "answers with a status that is not of OAuth 2.0", nil)
+		return nil, describe(resp, token.Malformed, "answers with neither a token nor an error code of OAuth 2.0", errSettled)
 	case len(body) == 0:
 		return nil, describe(resp, token.Malformed, "answers with nothing", nil)
 	case !isJSON:
@@ -74,12 +81,12 @@ func interpret(resp *http.Response, body []byte, c token.Credential, sent time.T
 	case a.AccessToken == "" || !visible(a.AccessToken):
 		return nil, describe(resp, token.Malformed, "answers without a usable access_token", nil)
 	case !strings.EqualFold(a.TokenType, "Bearer"):
-		return nil, describe(resp, token.Malformed, "answers with a token that is not a bearer token", nil)
+		return nil, describe(resp, token.Malformed, "answers with a token that is not a bearer token", errSettled)
 	}
 
-	life, dead := lifetime(a, resp.Header.Get("Date"), sent)
+	life, dead := lifetime(a, resp.Header)
 	if dead {
-		return nil, describe(resp, token.Malformed, "answers with a token that has expired already", nil)
+		return nil, describe(resp, token.Malformed, "answers with a token that has expired already", errSettled)
 	}
 	scopes := c.Scopes
 	if a.Scope != "" {
@@ -106,15 +113,26 @@ func visible(s string) bool {
 	return true
 }
 
-// describe makes a failure of an answer: what it says of itself and which
+// mediaTypes are those that may be repeated: what a token endpoint, AWS and the
+// things in front of them answer with. A header is as much the issuer's text as
+// the body is.
+var mediaTypes = map[string]bool{
+	"application/json": true, "application/problem+json": true, "application/x-amz-json-1.1": true,
+	"application/xml": true, "text/html": true, "text/plain": true, "text/xml": true,
+}
+
+// requestID is the form of Cognito's request identifiers, a UUID.
+var requestID = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
+
+// describe makes a failure of an answer: what kind of text it is and which
 // request it was (for AWS support), never what is in it.
 func describe(resp *http.Response, class token.Class, what string, cause error) *token.Failure {
 	message := fmt.Sprintf("%s %s (status %d", resp.Request.URL.Host, what, resp.StatusCode)
-	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil {
-		message += ", " + clip(t)
+	if t, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil && mediaTypes[t] {
+		message += ", " + t
 	}
-	if id := resp.Header.Get("X-Amz-Cognito-Request-Id"); id != "" && visible(id) {
-		message += ", request " + clip(id)
+	if id := resp.Header.Get("X-Amz-Cognito-Request-Id"); requestID.MatchString(id) {
+		message += ", request " + id
 	}
 	return &token.Failure{
 		Class:      class,
@@ -123,8 +141,6 @@ func describe(resp *http.Response, class token.Class, what string, cause error) 
 		Cause:      cause,
 	}
 }
-
-func clip(s string) string { return s[:min(len(s), 64)] }
 
 // retryAfter reads a Retry-After header, RFC 9110 section 10.2.3: seconds, or a
 // date, which is compared with the server's own Date where there is one. 0 if

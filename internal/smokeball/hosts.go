@@ -1,6 +1,7 @@
 package smokeball
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -38,20 +39,21 @@ type Overrides map[Place]string
 
 // ParseOverride reads "us/production=https://host/oauth2/token", a place and the
 // whole URL of its token endpoint. The client secret is sent there, so plain
-// http is taken for a loopback address only.
+// http is taken for a loopback address only. Its errors do not quote the URL,
+// which may hold a password.
 func ParseOverride(s string) (Place, string, error) {
 	name, endpoint, ok := strings.Cut(s, "=")
 	region, environment, ok2 := strings.Cut(name, "/")
 	place := Place{tenant.Region(region), tenant.Environment(environment)}
 	if _, known := hosts[place]; !ok || !ok2 || !known {
-		return Place{}, "", fmt.Errorf("issuer override %q: want REGION/ENVIRONMENT=URL with a region of us, au, uk and an environment of production, staging", s)
+		return Place{}, "", errors.New("issuer override: want REGION/ENVIRONMENT=URL with a region of us, au, uk and an environment of production, staging")
 	}
 	u, err := url.Parse(endpoint)
 	if err != nil {
 		return Place{}, "", fmt.Errorf("issuer override %s: not a URL", place)
 	}
 	switch {
-	case u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return Place{}, "", fmt.Errorf("issuer override %s: want a URL of scheme, host and path only", place)
 	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
 		return place, endpoint, nil

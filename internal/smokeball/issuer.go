@@ -24,6 +24,8 @@ const (
 	ExchangeTimeout = 10 * time.Second
 	attemptTimeout  = 5 * time.Second
 	maxAttempts     = 3
+	// An attempt with less time than this would buy a token that cannot arrive.
+	minAttempt = time.Second
 	// The wait before the second attempt, at most; doubled before the third.
 	firstBackoff = 250 * time.Millisecond
 	// A Retry-After up to this long is waited for within the exchange; after a
@@ -43,14 +45,13 @@ type Issuer struct {
 // none).
 func New(overrides Overrides) *Issuer {
 	transport := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
-		TLSClientConfig:       &tls.Config{MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   3 * time.Second,
-		ResponseHeaderTimeout: attemptTimeout,
-		IdleConnTimeout:       30 * time.Second,
-		MaxIdleConnsPerHost:   16,
-		ForceAttemptHTTP2:     true,
+		Proxy:               http.ProxyFromEnvironment,
+		DialContext:         (&net.Dialer{Timeout: 3 * time.Second}).DialContext,
+		TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
+		TLSHandshakeTimeout: 3 * time.Second,
+		IdleConnTimeout:     30 * time.Second,
+		MaxIdleConnsPerHost: 16,
+		ForceAttemptHTTP2:   true,
 		// An answer that unpacks to more than it says is not worth asking for.
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
@@ -80,7 +81,7 @@ func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token
 			return nil, err
 		}
 		wait, again := retry(failure, attempt)
-		if deadline, _ := within.Deadline(); !again || time.Until(deadline) < wait {
+		if deadline, _ := within.Deadline(); !again || time.Until(deadline) < wait+minAttempt {
 			return nil, failure
 		}
 		select {
@@ -95,7 +96,7 @@ func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token
 // before it. A throttle that does not say how long it lasts is not tried again
 // here: quick repetition prolongs it.
 func retry(f *token.Failure, attempt int) (wait time.Duration, again bool) {
-	if attempt == maxAttempts || f.RetryAfter > maxInlineWait {
+	if attempt == maxAttempts || f.RetryAfter > maxInlineWait || errors.Is(f.Cause, errSettled) {
 		return 0, false
 	}
 	backoff := firstBackoff << (attempt - 1)
@@ -140,7 +141,7 @@ func (i *Issuer) attempt(ctx context.Context, c token.Credential) (*token.Token,
 	case err != nil:
 		return nil, describe(resp, token.Unavailable, "the answer broke off", err)
 	case len(body) > maxBody:
-		return nil, describe(resp, token.Malformed, fmt.Sprintf("the answer is longer than %d KiB", maxBody>>10), nil)
+		return nil, describe(resp, token.Malformed, fmt.Sprintf("the answer is longer than %d KiB", maxBody>>10), errSettled)
 	}
 	return interpret(resp, body, c, sent)
 }

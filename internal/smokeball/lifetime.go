@@ -27,8 +27,8 @@ const (
 // exp is compared with the server's clock (its Date header), never with the one
 // here, which may be wrong. Cognito asks to treat tokens as opaque: where exp or
 // Date cannot be read, expires_in is all there is.
-func lifetime(a answer, date string, sent time.Time) (life time.Duration, dead bool) {
-	left, hasExp := untilExp(a.AccessToken, date)
+func lifetime(a answer, header http.Header) (life time.Duration, dead bool) {
+	left, hasExp := untilExp(a.AccessToken, header)
 	if hasExp && left <= 0 {
 		return 0, true
 	}
@@ -62,10 +62,15 @@ func expiresIn(raw json.RawMessage) (life time.Duration, said bool) {
 	return time.Duration(seconds * float64(time.Second)), true
 }
 
-// untilExp returns the time from date to the exp claim of a JWT. It verifies
-// nothing: the claim can only shorten a life.
-func untilExp(accessToken, date string) (left time.Duration, ok bool) {
-	now, err := http.ParseTime(date)
+// untilExp returns the time from now to the exp claim of a JWT, where now is the
+// Date of the answer and, if that comes out of a cache with it, the Age of both
+// (RFC 9111 section 4.2.3). It verifies nothing: the claim can only shorten a
+// life.
+func untilExp(accessToken string, header http.Header) (left time.Duration, ok bool) {
+	now, err := http.ParseTime(header.Get("Date"))
+	if age, err := strconv.ParseUint(header.Get("Age"), 10, 31); err == nil {
+		now = now.Add(time.Duration(age) * time.Second)
+	}
 	parts := strings.Split(accessToken, ".")
 	if err != nil || len(parts) != 3 {
 		return 0, false
