@@ -19,9 +19,10 @@ const (
 	maxRefreshInterval = time.Minute
 )
 
-// SafeEnd returns when the token is to be handed out for the last time.
+// SafeEnd returns from when on the token is not handed out any more; it is never
+// after Expires.
 func (t *Token) SafeEnd() time.Time {
-	return t.Expires.Add(-min(maxMargin, t.Lifetime()/10))
+	return t.Expires.Add(-min(maxMargin, max(0, t.Lifetime()/10)))
 }
 
 // Usable says whether the token may be handed out at now to a caller that needs
