@@ -27,11 +27,7 @@ type file struct {
 // Create writes a fresh keyset to path, readable by its owner only. It refuses
 // to write over anything.
 func Create(path string) error {
-	sealing, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return err
-	}
-	naming, err := keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
+	sealing, naming, err := fresh()
 	if err != nil {
 		return err
 	}
@@ -46,14 +42,27 @@ func Create(path string) error {
 	if err != nil {
 		return err
 	}
-	return finish(f, content)
+	if err := finish(f, content); err != nil {
+		return err
+	}
+	return syncDir(path)
 }
 
 // Rotate adds a key to the keyset at path and makes it the one that seals. The
 // keys before it stay and open what they sealed. The file is replaced at once or
-// not at all.
+// not at all; it keeps its mode, and belongs to whoever rotates.
+//
+// Who has the file from before cannot open what is sealed after.
 func Rotate(path string) error {
-	sealing, naming, err := read(path)
+	path, err := filepath.EvalSymlinks(path) // The file is replaced, not the link to it.
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	sealing, naming, _, err := read(path)
 	if err != nil {
 		return err
 	}
@@ -76,7 +85,7 @@ func Rotate(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := finish(f, content); err != nil {
+	if err := errors.Join(f.Chmod(info.Mode().Perm()), finish(f, content)); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
@@ -87,38 +96,38 @@ func Rotate(path string) error {
 
 // Load reads the keyset at path. Its errors say nothing of what is in the file.
 func Load(path string) (*Keyset, error) {
-	sealing, naming, err := read(path)
-	if err != nil {
-		return nil, err
-	}
-	k, err := newKeyset(sealing, naming)
-	if err != nil {
-		return nil, fmt.Errorf("keyset %s: %w", path, err)
-	}
-	return k, nil
+	_, _, k, err := read(path)
+	return k, err
 }
 
 // Ephemeral returns a fresh keyset that is kept nowhere.
 func Ephemeral() (*Keyset, error) {
-	sealing, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return nil, err
-	}
-	naming, err := keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
+	sealing, naming, err := fresh()
 	if err != nil {
 		return nil, err
 	}
 	return newKeyset(sealing, naming)
 }
 
-func read(path string) (sealing, naming *keyset.Handle, err error) {
+func fresh() (sealing, naming *keyset.Handle, err error) {
+	if sealing, err = keyset.NewHandle(aead.AES256GCMKeyTemplate()); err != nil {
+		return nil, nil, err
+	}
+	naming, err = keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
+	return sealing, naming, err
+}
+
+// read returns the two handles in the file at path and the keyset they make, so
+// that Rotate does not build on keys that cannot be used. Tink's errors are not
+// passed on: they quote what they could not read.
+func read(path string) (sealing, naming *keyset.Handle, k *Keyset, err error) {
 	content, err := os.ReadFile(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	var f file
 	if json.Unmarshal(content, &f) != nil || f.Aead == nil || f.Prf == nil {
-		return nil, nil, fmt.Errorf("keyset %s: not a file made by \"tokenbroker keyset new\"", path)
+		return nil, nil, nil, fmt.Errorf("keyset %s: not a file made by \"tokenbroker keyset new\"", path)
 	}
 	for _, part := range []struct {
 		name   string
@@ -127,10 +136,13 @@ func read(path string) (sealing, naming *keyset.Handle, err error) {
 	}{{"aead", f.Aead, &sealing}, {"prf", f.Prf, &naming}} {
 		*part.handle, err = insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(part.json)))
 		if err != nil {
-			return nil, nil, fmt.Errorf("keyset %s: its %q part is damaged", path, part.name)
+			return nil, nil, nil, fmt.Errorf("keyset %s: its %q part is damaged", path, part.name)
 		}
 	}
-	return sealing, naming, nil
+	if k, err = newKeyset(sealing, naming); err != nil {
+		return nil, nil, nil, fmt.Errorf("keyset %s: its keys are not of the kinds that \"tokenbroker keyset new\" makes", path)
+	}
+	return sealing, naming, k, nil
 }
 
 func encode(sealing, naming *keyset.Handle) ([]byte, error) {
@@ -144,14 +156,15 @@ func encode(sealing, naming *keyset.Handle) ([]byte, error) {
 	return json.MarshalIndent(file{a.Bytes(), p.Bytes()}, "", "  ")
 }
 
-// finish writes content to f and closes it, durably, or removes f.
+// finish writes content to f and closes it, or removes f. The content is durable
+// then; the file's name is not before syncDir.
 func finish(f *os.File, content []byte) error {
 	_, err := f.Write(append(content, '\n'))
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))
 	}
-	return syncDir(f.Name())
+	return nil
 }
 
 func syncDir(path string) error {
