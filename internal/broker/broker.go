@@ -45,8 +45,9 @@ type Store interface {
 
 // Tenants is where tenants are looked up.
 type Tenants interface {
-	// Tenant returns a tenant; the error may be tenant.ErrNotFound or
-	// tenant.ErrUnreadable, any other means that it could not be looked up.
+	// Tenant returns a tenant. The error may be tenant.ErrNotFound, or
+	// tenant.ErrUnreadable for a tenant that has nothing but its ID and Etag; any
+	// other means that it could not be looked up.
 	Tenant(ctx context.Context, id string) (*tenant.Tenant, error)
 }
 

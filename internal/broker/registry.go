@@ -25,8 +25,8 @@ type Records interface {
 	// UpdateTenant replaces the tenant if it is at version t.Etag, or returns
 	// tenant.ErrNotFound or tenant.ErrConflict.
 	UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
-	// DeleteTenant removes the tenant if it is at this version, or returns what
-	// UpdateTenant does.
+	// DeleteTenant removes the tenant if it is at this version, or returns
+	// tenant.ErrConflict. That there is none is no error.
 	DeleteTenant(ctx context.Context, id, etag string) error
 }
 
@@ -111,8 +111,9 @@ func (r *Registry) Update(ctx context.Context, id, etag string, validateOnly boo
 // tenant.ErrNotFound, tenant.ErrConflict, ErrStore.
 func (r *Registry) Delete(ctx context.Context, id, etag string, validateOnly bool) error {
 	for tries := 1; ; tries++ {
+		// A record that cannot be opened can be removed.
 		current, err := r.records.Tenant(ctx, id)
-		if err != nil {
+		if err != nil && !errors.Is(err, tenant.ErrUnreadable) {
 			return outage(err)
 		}
 		if etag != "" && etag != current.Etag {

@@ -14,7 +14,8 @@ import (
 const (
 	// About how many changes are kept for replicas that were cut off.
 	changesKept = 10_000
-	// How long one read waits for changes: the longest that Follow takes to end.
+	// How long one read waits for changes: the longest that Follow takes to end
+	// while Redis answers.
 	followBlock = 500 * time.Millisecond
 	// The longest wait between two tries to reach Redis.
 	maxFollowBackoff = 2 * time.Second
@@ -71,20 +72,23 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 // follow reads from behind *last on until an error. reached is called after each
 // answer.
 func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func()) error {
-	lost, newest, err := s.gap(ctx, *last)
-	if err != nil {
-		return err
-	}
-	if lost {
-		*last = newest
-		l.Resync()
-	}
 	for ctx.Err() == nil {
-		streams, err := s.client.XRead(ctx, &redis.XReadArgs{Streams: []string{s.changesKey(), *last}, Count: 1000, Block: followBlock}).Result()
-		if err != nil && !errors.Is(err, redis.Nil) {
+		streams, err := s.read(ctx, *last)
+		if err != nil {
+			return err
+		}
+		// Each time, and after the read: the client reconnects by itself, perhaps to
+		// a Redis that has lost its data, and l may be slower than the changes come.
+		lost, newest, err := s.gap(ctx, *last)
+		if err != nil {
 			return err
 		}
 		reached()
+		if lost {
+			*last = newest
+			l.Resync()
+			continue
+		}
 		for _, stream := range streams {
 			for _, m := range stream.Messages {
 				*last = m.ID
@@ -98,6 +102,23 @@ func (s *Store) follow(ctx context.Context, l Listener, last *string, reached fu
 		}
 	}
 	return ctx.Err()
+}
+
+// read waits for changes behind last; after a while there are none. If last is
+// empty, there is no place yet to read from.
+func (s *Store) read(ctx context.Context, last string) ([]redis.XStream, error) {
+	if last == "" {
+		return nil, nil
+	}
+	// For a command that blocks, the client's own timeout is ten seconds longer
+	// than the block, and it does not hear of the end of ctx.
+	ctx, cancel := context.WithTimeout(ctx, followBlock+commandTimeout)
+	defer cancel()
+	streams, err := s.client.XRead(ctx, &redis.XReadArgs{Streams: []string{s.changesKey(), last}, Count: 1000, Block: followBlock}).Result()
+	if errors.Is(err, redis.Nil) {
+		return nil, nil
+	}
+	return streams, err
 }
 
 // gap says whether changes behind last may be gone from the stream: always if

@@ -17,13 +17,11 @@ import (
 // ends with ttl whether its holder is done or not.
 func (s *Store) Lease(ctx context.Context, k token.Key, ttl time.Duration) (release func(context.Context), acquired bool, err error) {
 	key, owner := s.leaseKey(k), rand.Text()
-	acquired, err = s.client.SetNX(ctx, key, owner, ttl).Result()
+	acquired, err = leaseScript.Run(ctx, s.client, []string{key}, owner, ttl.Milliseconds()).Bool()
 	if err != nil {
 		return nil, false, fmt.Errorf("take lease: %w", err)
 	}
-	// The client repeats a command whose answer was lost: then the holder that
-	// stands in the way may be this one.
-	if !acquired && s.client.Get(ctx, key).Val() != owner {
+	if !acquired {
 		return nil, false, nil
 	}
 	return func(ctx context.Context) {

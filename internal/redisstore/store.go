@@ -8,7 +8,10 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -39,6 +42,7 @@ type Store struct {
 	prefix string
 	keyset *seal.Keyset
 	log    *slog.Logger
+	clock  atomic.Pointer[reading]
 }
 
 // Commands are answered in well under a millisecond; one that is not within a
@@ -49,7 +53,8 @@ const commandTimeout = time.Second
 // there when the first command is sent.
 func Open(c Config) (*Store, error) {
 	options, err := redis.ParseURL(c.URL)
-	if err != nil {
+	// A query would be options of the client, one of which leaves TLS unverified.
+	if err != nil || strings.Contains(c.URL, "?") {
 		// The reason would quote parts of the URL, and so perhaps of its password.
 		return nil, errors.New("redis URL: want redis://[user[:password]@]host[:port][/db] (rediss:// for TLS), with reserved characters percent-encoded")
 	}
@@ -61,9 +66,24 @@ func Open(c Config) (*Store, error) {
 	options.WriteTimeout = commandTimeout
 	options.PoolTimeout = commandTimeout
 	options.MaxRetries = 1
+	// Each of the tries dials once: five times, the default, would be ten seconds
+	// when packets to Redis get lost.
+	options.DialerRetries = 1
 	// Without this, go-redis waits for its own timeouts only.
 	options.ContextTimeoutEnabled = true
-	return &Store{redis.NewClient(options), c.Prefix, c.Keyset, c.Logger}, nil
+	// The client has one logger for the whole process; its own writes lines to
+	// standard error that are no records.
+	redis.SetLogger(clientLog{c.Logger})
+	return &Store{client: redis.NewClient(options), prefix: c.Prefix, keyset: c.Keyset, log: c.Logger}, nil
+}
+
+// clientLog takes what the client says of itself, mostly of connections that
+// fail, which comes back as an error of the command too.
+type clientLog struct{ log *slog.Logger }
+
+// Printf implements the client's logger.
+func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, "redis client", "says", fmt.Sprintf(format, v...))
 }
 
 // Close ends the connections.
@@ -89,6 +109,8 @@ var (
 	loadSource string
 	//go:embed scripts/save.lua
 	saveSource string
+	//go:embed scripts/lease.lua
+	leaseSource string
 	//go:embed scripts/release.lua
 	releaseSource string
 	//go:embed scripts/swap.lua
@@ -96,6 +118,7 @@ var (
 
 	loadScript    = redis.NewScript(loadSource)
 	saveScript    = redis.NewScript(saveSource)
+	leaseScript   = redis.NewScript(leaseSource)
 	releaseScript = redis.NewScript(releaseSource)
 	swapScript    = redis.NewScript(swapSource)
 )

@@ -38,8 +38,8 @@ type tenantRecord struct {
 }
 
 // Tenant returns the tenant with this id. The error is tenant.ErrNotFound,
-// tenant.ErrUnreadable (the record is there, but not for this keyset), or says
-// that Redis could not be asked.
+// tenant.ErrUnreadable (the record is there, but not for this keyset; the tenant
+// has nothing but its ID and Etag then), or says that Redis could not be asked.
 func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 	record, err := s.client.HGet(ctx, s.recordsKey(), id).Result()
 	if errors.Is(err, redis.Nil) {
@@ -54,7 +54,7 @@ func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 // ListTenants returns up to limit tenants in the order of their ids, from the
 // first behind after, and the id that the next page is behind; empty if this is
 // the last. A tenant whose record cannot be opened is returned with nothing but
-// its ID, and reported to the log.
+// its ID and Etag, and reported to the log.
 func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
 	from := "-"
 	if after != "" {
@@ -83,7 +83,6 @@ func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenan
 		t, err := s.openTenant(id, record)
 		if err != nil {
 			s.log.ErrorContext(ctx, "tenant record refused", "tenant", id, "error", err)
-			t = &tenant.Tenant{ID: id}
 		}
 		tenants = append(tenants, t)
 	}
@@ -106,8 +105,9 @@ func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tena
 	return s.swap(ctx, t, t.Etag)
 }
 
-// DeleteTenant removes the tenant if it is at the version named. Errors are
-// those of UpdateTenant.
+// DeleteTenant removes the tenant if it is at the version named. That there is
+// none is no error: it may be what this very command did, when its answer was
+// lost. Other errors are those of UpdateTenant.
 func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
 	return s.swapRecord(ctx, id, etag, "", "")
 }
@@ -157,6 +157,10 @@ func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record strin
 	}
 }
 
+// noEtag stands for the version of a record that does not begin with one, here
+// and in swap.lua.
+const noEtag = "?"
+
 // newEtag returns a version that no record had before, also not a record of the
 // same id that was deleted since.
 func newEtag() string {
@@ -168,15 +172,28 @@ func newEtag() string {
 // tenantName is what the record of a tenant is sealed for: the key and the field.
 func (s *Store) tenantName(id string) string { return s.recordsKey() + "/" + id }
 
+// openTenant opens a record. With an error, which is tenant.ErrUnreadable, the
+// tenant has nothing but its ID and Etag, so that it can be deleted.
 func (s *Store) openTenant(id, record string) (*tenant.Tenant, error) {
-	etag, sealed, _ := strings.Cut(record, ".")
+	etag, sealed, ok := strings.Cut(record, ".")
+	if !ok || etag == "" || strings.Trim(etag, "0123456789abcdefABCDEF") != "" {
+		etag = noEtag
+	}
+	t, err := s.unsealTenant(id, etag, sealed)
+	if err != nil {
+		return &tenant.Tenant{ID: id, Etag: etag}, fmt.Errorf("%w: %w", tenant.ErrUnreadable, err)
+	}
+	return t, nil
+}
+
+func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
 	plain, err := s.keyset.Open([]byte(sealed), s.tenantName(id))
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", tenant.ErrUnreadable, err)
+		return nil, err
 	}
 	var r tenantRecord
 	if err := json.Unmarshal(plain, &r); err != nil || r.ID != id || r.Etag != etag {
-		return nil, fmt.Errorf("%w: %w", tenant.ErrUnreadable, errMismatch)
+		return nil, errMismatch
 	}
 	t := &tenant.Tenant{
 		ID: r.ID, Etag: r.Etag, DisplayName: r.DisplayName, Region: r.Region, Environment: r.Environment,

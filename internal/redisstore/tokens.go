@@ -41,10 +41,11 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 	if err != nil {
 		return nil, nil, fmt.Errorf("load token: %w", err)
 	}
+	s.readClock(reply[4])
 	var t *token.Token
 	var f *token.Failure
 	if record, left, ok := valueAndTTL(reply[0], reply[1]); ok {
-		if t, err = s.openToken(k, record, asked.Add(left)); err != nil {
+		if t, err = s.openToken(k, record, asked, left); err != nil {
 			s.log.ErrorContext(ctx, "stored token refused", "key", s.tokenKey(k), "error", err)
 		}
 	}
@@ -75,13 +76,13 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	}
 	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
 	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
-		t.ID, t.Lifetime().Milliseconds(), left, record).Slice()
+		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(asked)).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("save token: %w", err)
 	}
 	kept := t
 	if stored, left, ok := valueAndTTL(reply[0], reply[1]); ok && stored != record {
-		if kept, err = s.openToken(k, stored, asked.Add(left)); err != nil {
+		if kept, err = s.openToken(k, stored, asked, left); err != nil {
 			return nil, fmt.Errorf("save token: the newer one that is stored: %w", err)
 		}
 	}
@@ -110,7 +111,8 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 	return nil
 }
 
-func (s *Store) openToken(k token.Key, record string, expires time.Time) (*token.Token, error) {
+// openToken opens a record that had this much left when it was asked for.
+func (s *Store) openToken(k token.Key, record string, asked time.Time, left time.Duration) (*token.Token, error) {
 	header, sealed, ok := cutTwo(record)
 	if !ok {
 		return nil, errMismatch
@@ -124,14 +126,16 @@ func (s *Store) openToken(k token.Key, record string, expires time.Time) (*token
 		return nil, errMismatch
 	}
 	accessToken := secret.New(r.AccessToken)
-	if r.Key != k || header != fmt.Sprintf("%s.%d", token.ID(accessToken), r.LifeMS) {
+	life := time.Duration(r.LifeMS) * time.Millisecond
+	if r.Key != k || header != fmt.Sprintf("%s.%d", token.ID(accessToken), r.LifeMS) || left > life {
 		return nil, errMismatch
 	}
+	expires := asked.Add(left)
 	return &token.Token{
 		ID:          token.ID(accessToken),
 		AccessToken: accessToken,
 		Scopes:      r.Scopes,
-		Issued:      expires.Add(-time.Duration(r.LifeMS) * time.Millisecond),
+		Issued:      expires.Add(-life),
 		Expires:     expires,
 		RefreshAt:   expires.Add(-time.Duration(r.RefreshLeftMS) * time.Millisecond),
 	}, nil

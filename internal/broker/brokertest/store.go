@@ -252,7 +252,7 @@ func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
 	current, exists := s.tenants[id]
 	switch {
 	case !exists:
-		return tenant.ErrNotFound
+		return nil
 	case current.Etag != etag:
 		return tenant.ErrConflict
 	}

@@ -6,20 +6,34 @@
 -- token is newer. A process that was stopped and comes back with the token it
 -- had bought finds a younger one here, and takes it.
 --
+-- What is left of a life is less by the time that the command was on its way: a
+-- server that was stopped works off what had been sent to it when it goes on,
+-- however late, and would give the token a life beyond its end.
+--
 -- KEYS: token, failure
--- ARGV: token id, life in ms, ms left, record (begins with "id.life.")
+-- ARGV: token id, life in ms, ms left when this was sent, record (begins with
+--       "id.life."), when this was sent, in ms by this server's clock; 0: unknown
 local left = tonumber(ARGV[3])
+local sent = tonumber(ARGV[5])
+if sent > 0 then
+	local time = redis.call('TIME')
+	left = left - math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - sent)
+	if left <= 0 then
+		return {ARGV[4], 0}
+	end
+end
 local current = redis.call('GET', KEYS[1])
-if current then
-	local id, life = string.match(current, '^(%x+)%.(%d+)%.')
-	local currentLeft = redis.call('PTTL', KEYS[1])
+local id, life = string.match(current or '', '^(%x+)%.(%d+)%.')
+local currentLeft = redis.call('PTTL', KEYS[1])
+-- What has no end, or more left than its life, is none of ours and gives way.
+if id and currentLeft > 0 and currentLeft <= tonumber(life) then
 	if id == ARGV[1] then
 		-- The issuer gave the same token again: its end does not move away.
 		if currentLeft <= left then
 			redis.call('DEL', KEYS[2])
 			return {current, currentLeft}
 		end
-	elseif id and tonumber(life) - currentLeft < tonumber(ARGV[2]) - left then
+	elseif tonumber(life) - currentLeft < tonumber(ARGV[2]) - left then
 		return {current, currentLeft}
 	end
 end

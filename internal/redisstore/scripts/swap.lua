@@ -1,7 +1,8 @@
 -- Replaces a tenant's record if it is the expected version, with its place in
 -- the index and the announcement, or changes nothing. Returns the version that
 -- is stored then ('' if there is no record): the new one, if and only if it was
--- replaced now or by the same command before, whose answer was lost.
+-- replaced now or by the same command before, whose answer was lost. A delete of
+-- what is not there looks like the latter.
 --
 -- KEYS: records, index, changes
 -- ARGV: id, expected etag ('' for no record), new etag ('' to delete),
