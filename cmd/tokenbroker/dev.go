@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/redisstore"
@@ -51,36 +52,29 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 
 	sim := simulator.New()
 	sims := &http.Server{Handler: sim, ReadHeaderTimeout: 5 * time.Second}
-	simEnded := make(chan error, 1)
-	go func() { simEnded <- sims.Serve(issuer) }()
-	overrides := smokeball.Overrides{}
-	for _, region := range tenant.Regions() {
-		for _, environment := range tenant.Environments() {
-			place := smokeball.Place{Region: region, Environment: environment}
-			overrides[place] = fmt.Sprintf("http://%s/%s/oauth2/token", issuer.Addr(), place)
+	var below sync.WaitGroup // what the service stands on, and outlives it
+	defer below.Wait()
+	defer func() { sim.Close(); _ = sims.Close() }()
+	below.Go(func() {
+		if err := sims.Serve(issuer); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("the simulated issuer has ended", "error", err)
 		}
-	}
-
-	storing, stopStore := context.WithCancel(context.WithoutCancel(ctx))
-	storeEnded := make(chan struct{})
-	url, err := redisstore.RunEmbedded(storing, func() { close(storeEnded) })
+	})
+	redis, err := redisstore.StartEmbedded()
 	if err != nil {
-		stopStore()
 		return err
 	}
+	defer redis.Close()
 	keyset, err := seal.Ephemeral()
 	if err != nil {
-		stopStore()
 		return err
 	}
-	store, err := redisstore.Open(redisstore.Config{URL: url, Prefix: "tokenbroker:", Keyset: keyset, Logger: log})
+	store, err := redisstore.Open(redisstore.Config{URL: redis.URL(), Prefix: "tokenbroker:", Keyset: keyset, Logger: log})
 	if err != nil {
-		stopStore()
 		return err
 	}
-	s, err := newService(serviceConfig{store: store, overrides: overrides, log: log, drainTimeout: 5 * time.Second})
+	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), log: log, drainTimeout: 5 * time.Second})
 	if err != nil {
-		stopStore()
 		return err
 	}
 	for _, t := range devTenants {
@@ -88,7 +82,6 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 		sim.SetClient(simulator.Client{Endpoint: place.String(), ID: t.ClientID, Secrets: []string{t.Secret.Value.Reveal()},
 			Scopes: devScopes, ExpiresIn: c.TokenLifetime})
 		if _, err := s.registry.Create(ctx, t, false); err != nil {
-			stopStore()
 			return fmt.Errorf("register %s: %w", t.ID, err)
 		}
 	}
@@ -96,16 +89,20 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	newcomer.ExpiresIn = c.TokenLifetime
 	sim.SetClient(newcomer)
 	_, _ = fmt.Fprintf(out.stdout, devBanner, api.Addr(), operators.Addr(), issuer.Addr())
+	return s.run(ctx, api, operators)
+}
 
-	err = s.run(ctx, api, operators)
-	sim.Close()
-	_ = sims.Close()
-	stopStore()
-	<-storeEnded
-	if simErr := <-simEnded; !errors.Is(simErr, http.ErrServerClosed) {
-		err = errors.Join(err, simErr)
+// simulated returns token endpoints on addr for every place, so that dev asks
+// nobody else.
+func simulated(addr net.Addr) smokeball.Overrides {
+	overrides := smokeball.Overrides{}
+	for _, region := range tenant.Regions() {
+		for _, environment := range tenant.Environments() {
+			place := smokeball.Place{Region: region, Environment: environment}
+			overrides[place] = fmt.Sprintf("http://%s/%s/oauth2/token", addr, place)
+		}
 	}
-	return err
+	return overrides
 }
 
 // listenLoopback listens on loopback addresses: dev takes everyone for an
