@@ -26,14 +26,14 @@ func get(t *testing.T, b *broker.Broker, id string, scopes ...string) *token.Tok
 }
 
 // failure asks for a token that must not be had.
-func failure(t *testing.T, b *broker.Broker, id string) *token.Failure {
+func failure(t *testing.T, b *broker.Broker, id string) token.Failure {
 	t.Helper()
 	_, err := b.Get(t.Context(), id, nil, 0)
 	var f *token.Failure
 	if !errors.As(err, &f) {
 		t.Fatalf("Get(%s) = %v, want a failure", id, err)
 	}
-	return f
+	return *f
 }
 
 func TestAFleetBuysOneTokenForAllWhoAsk(t *testing.T) {

@@ -38,6 +38,15 @@ func protoOf[P ~int32, V comparable](values map[P]V, v V) P {
 	return 0
 }
 
+// duration returns the value of a field that has been validated, which leaves
+// one thing: seconds and nanoseconds that do not go together.
+func duration(field string, d *durationpb.Duration) (time.Duration, error) {
+	if d != nil && d.CheckValid() != nil {
+		return 0, badRequest(field, "must be a duration: seconds and nanoseconds of one sign, and less than a second of the latter")
+	}
+	return d.AsDuration(), nil
+}
+
 // timestamp returns nil for the zero time.
 func timestamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
@@ -63,9 +72,13 @@ func tokenToProto(a *broker.Answer, now time.Time) *pb.Token {
 
 // tenantToProto leaves out what is input only.
 func tenantToProto(t *tenant.Tenant) *pb.Tenant {
-	state := pb.Tenant_STATE_ACTIVE
-	if t.Disabled {
+	var state pb.Tenant_State
+	switch {
+	case t.Region == "": // A record that cannot be opened: nobody knows.
+	case t.Disabled:
 		state = pb.Tenant_STATE_DISABLED
+	default:
+		state = pb.Tenant_STATE_ACTIVE
 	}
 	p := &pb.Tenant{
 		Name:        collection + t.ID,
@@ -127,7 +140,7 @@ func statusToProto(t *token.Token, f *token.Failure) *pb.TenantStatus {
 	}
 	if f != nil {
 		s.LastFailure = &pb.TenantFailure{
-			Reason: failures[f.Class].reason, Message: f.Message, RetryTime: timestamp(f.RetryAt),
+			Reason: failureOf(f.Class).reason, Message: f.Message, RetryTime: timestamp(f.RetryAt),
 		}
 	}
 	return s

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"buf.build/gen/go/bufbuild/protovalidate/protocolbuffers/go/buf/validate"
@@ -26,10 +27,12 @@ const domain = "tokenbroker"
 const minRetryDelay = 100 * time.Millisecond
 
 // failure is what callers are told of a token.Class.
-var failures = map[token.Class]struct {
+type failure struct {
 	code   codes.Code
 	reason string
-}{
+}
+
+var failures = map[token.Class]failure{
 	token.CredentialsRejected: {codes.FailedPrecondition, "CREDENTIALS_REJECTED"},
 	token.GrantRejected:       {codes.FailedPrecondition, "CREDENTIALS_REJECTED"},
 	token.ScopeRejected:       {codes.FailedPrecondition, "SCOPE_REJECTED"},
@@ -37,6 +40,15 @@ var failures = map[token.Class]struct {
 	token.Blocked:             {codes.Unavailable, "ISSUER_UNAVAILABLE"},
 	token.Unavailable:         {codes.Unavailable, "ISSUER_UNAVAILABLE"},
 	token.Malformed:           {codes.Unavailable, "ISSUER_UNAVAILABLE"},
+}
+
+// failureOf returns what callers are told of c. A class that is not known here
+// comes from a replica of a later version, by way of the store.
+func failureOf(c token.Class) failure {
+	if f, known := failures[c]; known {
+		return f
+	}
+	return failures[token.Unavailable]
 }
 
 // toStatus makes the one translation from errors of the house to statuses. What
@@ -50,7 +62,7 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 	case err == nil:
 		return nil
 	case errors.As(err, &field):
-		return badRequest(codes.InvalidArgument, "tenant."+field.Field, field.Description)
+		return badRequest("tenant."+field.Field, field.Description)
 	case errors.Is(err, tenant.ErrNotFound):
 		return failed(codes.NotFound, "TENANT_NOT_FOUND", name+" is not registered")
 	case errors.Is(err, tenant.ErrExists):
@@ -70,16 +82,23 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return failed(codes.ResourceExhausted, "REFRESH_TOO_SOON", name+": "+tooSoon.Error()+
 			"; if Smokeball rejects it, look for a missing scope, a wrong account or a wrong API key", retry(tooSoon.After))
 	case errors.As(err, &refused):
-		f := failures[refused.Class]
+		f := failureOf(refused.Class)
 		if f.code == codes.FailedPrecondition {
 			return failed(f.code, f.reason, name+": "+refused.Message)
 		}
-		return failed(f.code, f.reason, name+": "+refused.Message, retry(time.Until(refused.RetryAt)))
+		wait := refused.RetryAfter // What the issuer asked for, if nobody remembers the failure.
+		if !refused.RetryAt.IsZero() {
+			wait = time.Until(refused.RetryAt)
+		}
+		return failed(f.code, f.reason, name+": "+refused.Message, retry(wait))
+	case ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		// The caller left, or its time is over: the store is not to blame.
+		return status.FromContextError(ctx.Err()).Err()
 	case errors.Is(err, broker.ErrStore):
 		log.ErrorContext(ctx, "store is out of reach", "tenant", name, "error", err)
 		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "the store of tenants and tokens is out of reach", retry(time.Second))
 	case errors.Is(err, broker.ErrClosed):
-		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "this replica is shutting down", retry(0))
+		return failed(codes.Unavailable, "SHUTTING_DOWN", "this replica is shutting down", retry(0))
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	default:
@@ -93,10 +112,23 @@ func failed(code codes.Code, reason, message string, details ...protoadapt.Messa
 	return withDetails(status.New(code, message), append([]protoadapt.MessageV1{info}, details...)...)
 }
 
-func badRequest(code codes.Code, field, description string) error {
-	return withDetails(status.New(code, field+": "+description), &errdetails.BadRequest{
+// badRequest names the field that is wrong. A field's path can have the key of a
+// map in it, which is as long as the caller likes, and a status goes into the
+// trailers, which are not: so it is clipped.
+func badRequest(field, description string) error {
+	field = clip(field)
+	return withDetails(status.New(codes.InvalidArgument, field+": "+description), &errdetails.BadRequest{
 		FieldViolations: []*errdetails.BadRequest_FieldViolation{{Field: field, Description: description}},
 	})
+}
+
+// clip shortens what a caller sent to what can be repeated to the caller.
+func clip(s string) string {
+	const most = 128
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 func retry(after time.Duration) *errdetails.RetryInfo {
@@ -116,7 +148,7 @@ func violation(err error) error {
 	for _, detail := range status.Convert(err).Details() {
 		if v, ok := detail.(*validate.Violations); ok && len(v.GetViolations()) > 0 {
 			first := v.GetViolations()[0]
-			return badRequest(codes.InvalidArgument, protovalidate.FieldPathString(first.GetField()), first.GetMessage())
+			return badRequest(protovalidate.FieldPathString(first.GetField()), first.GetMessage())
 		}
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 
 	"buf.build/go/protovalidate"
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	validation "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/protovalidate"
@@ -35,11 +36,23 @@ func unaryChain(log *slog.Logger, metrics *grpcprom.ServerMetrics, validator pro
 }
 
 // streamChain is that of reflection and of watching health.
-func streamChain(log *slog.Logger, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
+func streamChain(ended context.Context, log *slog.Logger, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
 	return []grpc.StreamServerInterceptor{
 		metrics.StreamServerInterceptor(),
 		logging.StreamServerInterceptor(logger(log), logOptions(slog.LevelDebug)...),
 		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+		until(ended),
+	}
+}
+
+// until ends streams when ended does. Watching health has no end of its own, and
+// one watcher would hold up every Drain until its time is over.
+func until(ended context.Context) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		ctx, cancel := context.WithCancel(stream.Context())
+		defer cancel()
+		defer context.AfterFunc(ended, cancel)()
+		return handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
 	}
 }
 

@@ -3,8 +3,6 @@ package rpc
 import (
 	"encoding/base64"
 	"strings"
-
-	"google.golang.org/grpc/codes"
 )
 
 // A page token names the last tenant of its page, so that the next page begins
@@ -29,7 +27,7 @@ func readPageToken(s string) (after string, err error) {
 	raw, err := base64.RawURLEncoding.Strict().DecodeString(s)
 	after, ok := strings.CutPrefix(string(raw), pageTokenVersion)
 	if err != nil || !ok || after == "" || strings.ContainsFunc(after, notOfID) {
-		return "", badRequest(codes.InvalidArgument, "page_token", "must be the next_page_token of an earlier answer")
+		return "", badRequest("page_token", "must be the next_page_token of an earlier answer")
 	}
 	return after, nil
 }

@@ -28,10 +28,14 @@ const (
 	// The largest valid request is a tenant with all its scopes and labels, some
 	// 30 KiB. What is larger is read so far that it can be told what is wrong.
 	maxRequest = 1 << 20
+	// Room for a bearer token and the traces of some proxies.
+	maxHeader = 64 << 10
 	// Enough for a busy client on one connection; more is held back, not refused.
 	maxStreams = 1000
 	// Clients that probe a connection more often than this are sent away.
 	minPing = 10 * time.Second
+	// How long those who watch health have to hear that the server is going.
+	farewell = 500 * time.Millisecond
 )
 
 // Config is what a server is made of.
@@ -52,8 +56,9 @@ type Config struct {
 
 // Server is the gRPC server. Its health is NOT_SERVING at first.
 type Server struct {
-	server *grpc.Server
-	health *health.Server
+	server     *grpc.Server
+	health     *health.Server
+	endStreams context.CancelFunc
 }
 
 // NewServer returns a server that is not serving yet.
@@ -72,12 +77,15 @@ func NewServer(c Config) (*Server, error) {
 	if err := c.Metrics.Register(metrics); err != nil {
 		return nil, fmt.Errorf("metrics of the server: %w", err)
 	}
+	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
 		grpc.ChainUnaryInterceptor(unaryChain(c.Logger, metrics, validator)...),
-		grpc.ChainStreamInterceptor(streamChain(c.Logger, metrics)...),
+		grpc.ChainStreamInterceptor(streamChain(streams, c.Logger, metrics)...),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxHeaderListSize(maxHeader),
 		grpc.ConnectionTimeout(10 * time.Second),
+		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			MaxConnectionAge:      c.MaxConnectionAge,
 			MaxConnectionAgeGrace: 30 * time.Second,
@@ -89,7 +97,7 @@ func NewServer(c Config) (*Server, error) {
 	if c.TLS != nil {
 		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
 	}
-	s := &Server{grpc.NewServer(options...), health.NewServer()}
+	s := &Server{grpc.NewServer(options...), health.NewServer(), endStreams}
 	pb.RegisterTokenServiceServer(s.server, &tokenService{broker: c.Broker, log: c.Logger})
 	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, log: c.Logger})
 	healthpb.RegisterHealthServer(s.server, s.health)
@@ -115,9 +123,11 @@ func (s *Server) SetServing(serving bool) {
 func (s *Server) Serve(l net.Listener) error { return s.server.Serve(l) }
 
 // Drain tells clients and balancers to go elsewhere, lets the calls that are
-// under way finish, and ends what is left of them when ctx ends.
+// under way finish, and ends what is left of them when ctx ends. Streams end
+// soon: they would not finish by themselves.
 func (s *Server) Drain(ctx context.Context) {
 	s.health.Shutdown()
+	defer time.AfterFunc(farewell, s.endStreams).Stop()
 	done := make(chan struct{})
 	go func() {
 		s.server.GracefulStop()
@@ -129,4 +139,5 @@ func (s *Server) Drain(ctx context.Context) {
 		s.server.Stop()
 		<-done
 	}
+	s.endStreams()
 }

@@ -5,11 +5,9 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"go.einride.tech/aip/fieldmask"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/protobuf/proto"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
@@ -78,7 +76,7 @@ func (s *tenantService) ListTenants(ctx context.Context, req *pb.ListTenantsRequ
 func (s *tenantService) UpdateTenant(ctx context.Context, req *pb.UpdateTenantRequest) (*pb.UpdateTenantResponse, error) {
 	name := req.GetTenant().GetName()
 	if name == "" {
-		return nil, badRequest(codes.InvalidArgument, "tenant.name", "must be given")
+		return nil, badRequest("tenant.name", "must be given")
 	}
 	if err := checkMask(req); err != nil {
 		return nil, err
@@ -116,8 +114,7 @@ func checkMask(req *pb.UpdateTenantRequest) error {
 	fields := req.GetTenant().ProtoReflect().Descriptor().Fields()
 	for _, path := range req.GetUpdateMask().GetPaths() {
 		if fields.ByTextName(path) == nil {
-			path = strings.ToValidUTF8(path[:min(len(path), 64)], "")
-			return badRequest(codes.InvalidArgument, "update_mask", "names "+path+", which is not a field of a tenant")
+			return badRequest("update_mask", "names "+clip(path)+", which is not a field of a tenant")
 		}
 	}
 	return nil
@@ -137,7 +134,10 @@ func (s *tenantService) DeleteTenant(ctx context.Context, req *pb.DeleteTenantRe
 func (s *tenantService) RotateClientSecret(ctx context.Context, req *pb.RotateClientSecretRequest) (*pb.RotateClientSecretResponse, error) {
 	fallback := defaultFallbackTTL
 	if req.GetFallbackTtl() != nil {
-		fallback = req.GetFallbackTtl().AsDuration()
+		var err error
+		if fallback, err = duration("fallback_ttl", req.GetFallbackTtl()); err != nil {
+			return nil, err
+		}
 	}
 	rotated, err := s.registry.Rotate(ctx, tenantID(req.GetName()), broker.Rotation{
 		Secret:           secret.New(req.GetClientSecret()),

@@ -17,7 +17,11 @@ type tokenService struct {
 }
 
 func (s *tokenService) GetToken(ctx context.Context, req *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
-	a, err := s.broker.Get(ctx, tenantID(req.GetTenant()), req.GetScopes(), req.GetMinRemaining().AsDuration())
+	atLeast, err := duration("min_remaining", req.GetMinRemaining())
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.broker.Get(ctx, tenantID(req.GetTenant()), req.GetScopes(), atLeast)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, req.GetTenant(), err)
 	}

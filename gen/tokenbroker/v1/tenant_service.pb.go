@@ -881,7 +881,8 @@ func (x *ListTenantsRequest) GetPageToken() string {
 // ListTenantsResponse carries one page.
 type ListTenantsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The tenants, without their secrets and without their status.
+	// The tenants, without their secrets and without their status. One whose
+	// record cannot be opened has a name and an etag only: it can be deleted.
 	Tenants []*Tenant `protobuf:"bytes,1,rep,name=tenants,proto3" json:"tenants,omitempty"`
 	// Give this as page_token to get the next page. Empty: this is the last.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`

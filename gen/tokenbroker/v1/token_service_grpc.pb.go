@@ -45,9 +45,11 @@ const (
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
-//     again.
+//     again. SHUTTING_DOWN: another replica can answer.
 //   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token was renewed a moment ago;
 //     RetryInfo says when it may be renewed again.
+//   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
+//     server's keyset. Without a reason: a fault of the broker.
 type TokenServiceClient interface {
 	// GetToken answers with a token that is valid now and for at least
 	// min_remaining. It is answered from memory whenever the broker holds such a
@@ -113,9 +115,11 @@ func (c *tokenServiceClient) RefreshToken(ctx context.Context, in *RefreshTokenR
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
-//     again.
+//     again. SHUTTING_DOWN: another replica can answer.
 //   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token was renewed a moment ago;
 //     RetryInfo says when it may be renewed again.
+//   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
+//     server's keyset. Without a reason: a fault of the broker.
 type TokenServiceServer interface {
 	// GetToken answers with a token that is valid now and for at least
 	// min_remaining. It is answered from memory whenever the broker holds such a

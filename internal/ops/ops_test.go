@@ -1,0 +1,205 @@
+package ops_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/ops"
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// office is a server to ask, of a Redis and a broker that can be chosen.
+type office struct {
+	server    *ops.Server
+	url       string
+	redisAway atomic.Bool
+	stats     atomic.Pointer[broker.Stats]
+}
+
+func newOffice(t *testing.T) *office {
+	t.Helper()
+	o := &office{}
+	o.stats.Store(&broker.Stats{})
+	metrics := ops.NewMetrics()
+	metrics.MustRegister(ops.BrokerMetrics(func() broker.Stats { return *o.stats.Load() }))
+	o.server = ops.NewServer(ops.Config{
+		Version: "v1.2.3", Metrics: metrics, Logger: slog.New(slog.DiscardHandler),
+		PingRedis: func(ctx context.Context) error {
+			if _, bounded := ctx.Deadline(); !bounded {
+				t.Error("Redis may take as long as it likes")
+			}
+			if o.redisAway.Load() {
+				return errors.New("dial tcp: planted-host refused")
+			}
+			return nil
+		},
+	})
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.url = "http://" + l.Addr().String()
+	served := make(chan error, 1)
+	go func() { served <- o.server.Serve(l) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		o.server.Close(ctx)
+		if err := <-served; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return o
+}
+
+func (o *office) ask(t *testing.T, method, path string) (status int, body string, header http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, o.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	content, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(content), resp.Header
+}
+
+func (o *office) want(t *testing.T, path string, status int, body string) {
+	t.Helper()
+	gotStatus, gotBody, header := o.ask(t, http.MethodGet, path)
+	if gotStatus != status || gotBody != body {
+		t.Errorf("%s: %d %q, want %d %q", path, gotStatus, gotBody, status, body)
+	}
+	if header.Get("Cache-Control") != "no-store" || !strings.HasPrefix(header.Get("Content-Type"), "text/plain") {
+		t.Errorf("%s: headers %v", path, header)
+	}
+}
+
+func TestReadiness(t *testing.T) {
+	o := newOffice(t)
+	o.want(t, "/livez", 200, "live\n")
+	o.want(t, "/readyz", 503, "starting: Redis has not been reached yet\n")
+	o.server.Ready()
+	o.want(t, "/readyz", 200, "ready\n")
+	o.redisAway.Store(true)
+	o.want(t, "/readyz", 200, "ready\n") // A replica without Redis still has its tokens.
+	o.server.NotReady("shutting down")
+	o.want(t, "/readyz", 503, "shutting down\n")
+	o.want(t, "/livez", 200, "live\n")
+}
+
+func TestStatus(t *testing.T) {
+	type status struct {
+		Version  string  `json:"version"`
+		Uptime   string  `json:"uptime"`
+		Ready    bool    `json:"ready"`
+		NotReady *string `json:"not_ready_because"`
+		Redis    string  `json:"redis"`
+	}
+	o := newOffice(t)
+	read := func() status {
+		t.Helper()
+		code, body, header := o.ask(t, http.MethodGet, "/status")
+		if code != 200 || header.Get("Content-Type") != "application/json" {
+			t.Errorf("%d, %v", code, header)
+		}
+		if strings.Contains(body, "planted") {
+			t.Errorf("the status tells where Redis is: %s", body)
+		}
+		var s status
+		decoder := json.NewDecoder(strings.NewReader(body))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&s); err != nil {
+			t.Fatalf("%v: %s", err, body)
+		}
+		if _, err := time.ParseDuration(s.Uptime); err != nil {
+			t.Errorf("uptime: %v", err)
+		}
+		return s
+	}
+	s := read()
+	if s.Version != "v1.2.3" || s.Ready || s.NotReady == nil || !strings.HasPrefix(*s.NotReady, "starting") || s.Redis != "answers" {
+		t.Errorf("at first: %+v", s)
+	}
+	o.server.Ready()
+	o.redisAway.Store(true)
+	if s := read(); !s.Ready || s.NotReady != nil || s.Redis != "out of reach" {
+		t.Errorf("ready, without Redis: %+v", s)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	o := newOffice(t)
+	read := func() string {
+		t.Helper()
+		code, body, _ := o.ask(t, http.MethodGet, "/metrics")
+		if code != 200 {
+			t.Errorf("status %d", code)
+		}
+		return body
+	}
+	wantLines(t, read(), `tokenbroker_exchanges_total{outcome="ok"} 0`, `tokenbroker_answers_total{from="memory"} 0`,
+		"go_goroutines ", "process_start_time_seconds ")
+	o.stats.Store(&broker.Stats{FromMemory: 7, Waited: 3, Bought: 2, Failed: map[token.Class]uint64{token.Throttled: 5, token.Malformed: 1}})
+	wantLines(t, read(),
+		`tokenbroker_exchanges_total{outcome="ok"} 2`,
+		`tokenbroker_exchanges_total{outcome="throttled"} 5`,
+		`tokenbroker_exchanges_total{outcome="malformed"} 1`,
+		`tokenbroker_answers_total{from="memory"} 7`,
+		`tokenbroker_answers_total{from="waited"} 3`)
+}
+
+func wantLines(t *testing.T, text string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !strings.Contains(text, "\n"+line) {
+			t.Errorf("no line %q", line)
+		}
+	}
+}
+
+func TestOtherRequests(t *testing.T) {
+	o := newOffice(t)
+	for _, path := range []string{"/", "/nothing", "/metrics/", "/livez/x", "/debug/pprof/", "/status/../nothing"} {
+		if code, _, _ := o.ask(t, http.MethodGet, path); code != http.StatusNotFound {
+			t.Errorf("GET %s: %d", path, code)
+		}
+	}
+	for _, path := range []string{"/livez", "/readyz", "/status", "/metrics"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodDelete} {
+			code, _, header := o.ask(t, method, path)
+			if code != http.StatusMethodNotAllowed || header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("%s %s: %d, Allow %q", method, path, code, header.Get("Allow"))
+			}
+		}
+	}
+}
+
+func TestCloseBeforeServe(t *testing.T) {
+	s := ops.NewServer(ops.Config{Metrics: ops.NewMetrics(), Logger: slog.New(slog.DiscardHandler),
+		PingRedis: func(context.Context) error { return nil }})
+	s.Close(t.Context())
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Serve(l); err != nil {
+		t.Errorf("Serve after Close: %v", err)
+	}
+}
