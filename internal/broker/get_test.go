@@ -36,6 +36,18 @@ func failure(t *testing.T, b *broker.Broker, id string) token.Failure {
 	return *f
 }
 
+// disable switches the tenant acme off, or on again.
+func disable(t *testing.T, fleet *brokertest.Fleet, disabled bool) {
+	t.Helper()
+	_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
+		r.Disabled = disabled
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestAFleetBuysOneTokenForAllWhoAsk(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 3)
@@ -173,13 +185,7 @@ func TestAWarmTenantIsKeptFreshThoughNobodyAsks(t *testing.T) {
 			t.Errorf("%d exchanges in 24 hours", got)
 		}
 		// It is not kept warm against its administrator's will.
-		_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-			r.Disabled = true
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		disable(t, fleet, true)
 		before := fleet.Issuer.Asked("client of acme")
 		time.Sleep(24 * time.Hour)
 		if got := fleet.Issuer.Asked("client of acme"); got != before {
@@ -267,18 +273,10 @@ func TestChangesOfATenantAreSeenByAllReplicas(t *testing.T) {
 				}
 			}
 		}
-		disable := func(disabled bool) {
-			if _, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-				r.Disabled = disabled
-				return nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
 		all(nil)
-		disable(true)
+		disable(t, fleet, true)
 		all(broker.ErrDisabled)
-		disable(false)
+		disable(t, fleet, false)
 		all(nil)
 		if err := fleet.Registry().Delete(t.Context(), "acme", "", false); err != nil {
 			t.Fatal(err)

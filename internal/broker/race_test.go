@@ -130,13 +130,7 @@ func TestWhatWasReadBeforeAChangeIsNotKept(t *testing.T) {
 		fleet.Store.Listen(b)
 		go func() { _, _ = b.Get(t.Context(), "acme", nil, 0) }()
 		time.Sleep(500 * time.Millisecond)
-		_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-			r.Disabled = true
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		disable(t, fleet, true)
 		time.Sleep(time.Minute)
 		if _, err := b.Get(t.Context(), "acme", nil, 0); !errors.Is(err, broker.ErrDisabled) {
 			t.Errorf("Get = %v", err)
@@ -151,13 +145,7 @@ func TestAfterMissedChangesTenantsAreReadAgain(t *testing.T) {
 		deaf := broker.New(broker.Config{Issuer: fleet.Issuer, Store: fleet.Store, Tenants: fleet.Store, Logger: discard})
 		t.Cleanup(deaf.Close)
 		get(t, deaf, "acme")
-		_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-			r.Disabled = true
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		disable(t, fleet, true)
 		// With the store away once more, what is in memory does.
 		deaf.Resync()
 		fleet.Store.SetAway(true)
