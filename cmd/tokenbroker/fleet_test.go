@@ -230,6 +230,35 @@ func TestACallerThatGivesUpDoesNotFailTheOthers(t *testing.T) {
 	}
 }
 
+func TestAnIssuerThatRepeatsATokenIsNotAskedAgainAndAgain(t *testing.T) {
+	f := startFleet(t, 2)
+	register(t, f.conns[0], f.issuer, "acme", 8*time.Second)
+	if err := f.issuer.SetFault("client-acme", simulator.Fault{Kind: simulator.KindSameToken}); err != nil {
+		t.Fatal(err)
+	}
+	tok, err := get(t.Context(), f.conns[0], "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := time.Now().Add(tok.GetRemaining().AsDuration())
+	until(t, "near the token's end", func() bool {
+		for _, conn := range f.conns {
+			now, err := get(t.Context(), conn, "acme")
+			if time.Until(ends) < time.Second {
+				return true
+			}
+			if err != nil || now.GetTokenId() != tok.GetTokenId() || time.Now().Add(now.GetRemaining().AsDuration()).After(ends.Add(time.Second)) {
+				t.Fatalf("%v before the end: %v, %v", time.Until(ends), now.GetRemaining().AsDuration(), err)
+			}
+		}
+		return false
+	})
+	// At 75 % of what is left, each time: after 6, 7.5 and 7.9 of 8 seconds.
+	if got := f.issuer.Requests("client-acme"); got > 5 {
+		t.Errorf("%d exchanges for one token", got)
+	}
+}
+
 func TestADisabledTenantIsDisabledOnEveryReplica(t *testing.T) {
 	f := startFleet(t, 3)
 	register(t, f.conns[0], f.issuer, "acme", time.Hour)

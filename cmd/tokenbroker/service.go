@@ -61,7 +61,9 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	tasks.Go(func() error { return s.ops.Serve(operators) })
 	tasks.Go(func() error { return s.api.Serve(api) })
 	tasks.Go(func() error { s.store.Follow(failed, s.broker); return nil })
-	tasks.Go(func() error { s.becomeReady(failed); return nil })
+	starting, started := context.WithCancel(failed)
+	ready := make(chan struct{})
+	tasks.Go(func() error { defer close(ready); s.becomeReady(starting); return nil })
 	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
 
 	select {
@@ -69,6 +71,8 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	case <-failed.Done():
 	}
 	s.log.Info("shutting down")
+	started()
+	<-ready // So that it does not become ready any more.
 	s.ops.NotReady("shutting down")
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()

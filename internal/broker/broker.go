@@ -33,8 +33,9 @@ type Issuer interface {
 type Store interface {
 	// Load returns what is kept under k; nil for what there is not.
 	Load(ctx context.Context, k token.Key) (*token.Token, *token.Failure, error)
-	// Save keeps t until it expires, unless a token that was issued later is kept
-	// already, and forgets the failure. It returns the token that is kept then.
+	// Save keeps t until it expires and forgets the failure, unless a token that was
+	// issued later is kept already. The same token is not kept for longer than it
+	// was. It returns the token that is kept then.
 	Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error)
 	// SaveFailure keeps f until f.RetryAt.
 	SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error
@@ -59,7 +60,8 @@ var (
 	// ErrScopeNotRegistered: the tenant is registered with scopes, and these are
 	// not among them.
 	ErrScopeNotRegistered = errors.New("scope is not among those the tenant is registered with")
-	// ErrMinRemaining: not even a new token lives as long as is asked for.
+	// ErrMinRemaining: only a token that was bought a moment ago, or not even that,
+	// lives as long as is asked for.
 	ErrMinRemaining = errors.New("tokens of this tenant do not live that long")
 	// ErrStore: the store could not be asked.
 	ErrStore = errors.New("store is out of reach")
@@ -99,9 +101,9 @@ type Broker struct {
 
 	subjects   sync.Map // :: tenant id (string) → *subject
 	loads      singleflight.Group
-	subjectsMu sync.Mutex    // held to change subjects and generation together
-	generation uint64        // grows with each change that was heard of, or may have been missed
-	epoch      atomic.Uint64 // grows when changes may have been missed: subjects read before are to be read again
+	subjectsMu sync.Mutex     // held to change subjects and reads together
+	reads      map[*read]bool // look-ups under way
+	epoch      atomic.Uint64  // grows when changes may have been missed: subjects read before are to be read again
 
 	stats stats
 
@@ -113,11 +115,11 @@ type Broker struct {
 // New returns a broker. It starts nothing; Close ends what calls have started.
 func New(c Config) *Broker {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Broker{issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger, ctx: ctx, cancel: cancel}
+	return &Broker{issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger, reads: map[*read]bool{}, ctx: ctx, cancel: cancel}
 }
 
-// Close ends all flights and waits for them. A token that was paid for is saved
-// first.
+// Close ends all flights and waits for them. An answer of the issuer that is here
+// by then is saved.
 func (b *Broker) Close() {
 	b.cancel()
 	b.tasks.close()
@@ -136,7 +138,7 @@ func (b *Broker) TokenChanged(digest, tokenID string) {
 	}
 	e := v.(*entry)
 	if held := e.token.Load(); tokenID != "" && (held == nil || held.ID != tokenID) {
-		b.follow(e)
+		b.follow(e, tokenID)
 	}
 	e.wake()
 }
@@ -172,8 +174,8 @@ func (t *tasks) close() {
 
 // Stats counts what the broker has done since it was made.
 type Stats struct {
-	// FromMemory counts answers with a token that was held; Waited those for
-	// which the caller had to wait.
+	// FromMemory counts answers with a token that was held; Waited those that the
+	// caller had to wait for.
 	FromMemory, Waited uint64
 	// Bought counts exchanges that brought a token, by the tenant's or a
 	// fallback secret.

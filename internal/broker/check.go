@@ -50,7 +50,8 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 		return finding, nil
 	}
 	if former, ok := s.fallback(s.credential, time.Now()); ok {
-		if _, err := r.broker.try(ctx, former); err == nil {
+		if bought, err := r.broker.try(ctx, former); err == nil {
+			r.use(ctx, t, bought)
 			finding.FallbackUntil = t.FallbackUntil
 			return finding, nil
 		}

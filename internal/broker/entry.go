@@ -15,10 +15,13 @@ type entry struct {
 	key        token.Key
 	credential token.Credential
 
-	token   atomic.Pointer[token.Token]
-	failure atomic.Pointer[token.Failure]
-	subject atomic.Pointer[subject] // whose tenant asked for it last
-	used    atomic.Bool             // whether it was asked for since the token came
+	token     atomic.Pointer[token.Token]
+	failure   atomic.Pointer[token.Failure]
+	replacing atomic.Pointer[token.Token] // for which a caller has started a flight
+	used      atomic.Bool                 // whether it was asked for since the token came
+
+	subject atomic.Pointer[subject] // who asked for it last
+	askers  sync.Map                // :: tenant id (string) → *subject, of those who share the credential
 
 	woken chan struct{} // has a value when something about the key changed
 
@@ -37,8 +40,20 @@ func (b *Broker) entry(s *subject, c token.Credential, digest string) *entry {
 	e := v.(*entry)
 	if e.subject.Load() != s {
 		e.subject.Store(s)
+		e.askers.Store(s.tenant.ID, s)
 	}
 	return e
+}
+
+// fallback returns the credential with the secret before this one, of a tenant
+// that has one which may still be tried at now.
+func (e *entry) fallback(now time.Time) (owner *subject, former token.Credential, ok bool) {
+	e.askers.Range(func(_, v any) bool {
+		owner = v.(*subject)
+		former, ok = owner.fallback(e.credential, now)
+		return !ok
+	})
+	return owner, former, ok
 }
 
 // usable returns the token if it may be handed out, else nil.
@@ -125,11 +140,14 @@ func (b *Broker) due(e *entry) {
 	now := time.Now()
 	held := e.usable(now, 0)
 	if held != nil && !held.Due(now) {
-		return // It was replaced while this call was on its way.
+		e.wait(b, held.RefreshAt) // It was not for this token, or after a forced refresh that failed.
+		return
 	}
-	wanted := b.wanted(e)
+	wanted, known := b.wanted(e)
 	failure := e.failure.Load()
 	switch {
+	case !known && held != nil:
+		e.wait(b, now.Add(storeTimeout))
 	case wanted && failure.Holds(now):
 		e.wait(b, failure.RetryAt)
 	case wanted && held != nil:
@@ -146,18 +164,31 @@ func (b *Broker) due(e *entry) {
 }
 
 // wanted says whether the entry's token should be replaced though nobody waits
-// for it: it is in use or to be kept warm, and its tenant may still have it.
-func (b *Broker) wanted(e *entry) bool {
-	last := e.subject.Load()
-	if last == nil {
-		return false
-	}
-	s, err := b.subject(b.ctx, last.tenant.ID)
-	if isOutage(err) {
-		s = last
-	} else if err != nil {
-		return false
-	}
-	sameCredential := s.credential.SecretID == e.key.SecretID && s.credential.ClientID == e.key.ClientID && s.credential.Endpoint == e.key.Endpoint
-	return !s.tenant.Disabled && sameCredential && (e.used.Load() || s.tenant.KeepWarm)
+// for it, which takes a tenant that may still have it and that is in use or to be
+// kept warm. known is false if no such tenant is known, but one that may be one
+// cannot be looked up.
+func (b *Broker) wanted(e *entry) (wanted, known bool) {
+	known = true
+	e.askers.Range(func(id, _ any) bool {
+		s, err := b.subject(b.ctx, id.(string))
+		switch {
+		case isOutage(err):
+			known = false
+		case err != nil || s.tenant.Disabled || !s.buys(e):
+			e.askers.Delete(id)
+		default:
+			// Of a tenant's tokens, the one for its registered scopes is kept warm.
+			wanted = e.used.Load() || s.tenant.KeepWarm && s.digest == e.digest
+		}
+		return !wanted
+	})
+	return wanted, known || wanted
+}
+
+// buys says whether the entry's token is bought with the tenant's credential, for
+// scopes that it admits.
+func (s *subject) buys(e *entry) bool {
+	c := s.credential
+	return c.Endpoint == e.key.Endpoint && c.ClientID == e.key.ClientID && c.SecretID == e.key.SecretID &&
+		(s.digest == e.digest || len(e.credential.Scopes) > 0 && s.tenant.Admits(e.credential.Scopes))
 }

@@ -14,11 +14,12 @@ import (
 )
 
 const (
-	// exchangeTimeout bounds the exchange at the issuer, all attempts together.
-	exchangeTimeout = 10 * time.Second
-	// leaseTTL is how long a replica that dies keeps the others from buying. It is
-	// longer than an exchange and the saving of its token take together.
-	leaseTTL = exchangeTimeout + 2*storeTimeout
+	// exchangeTimeout bounds an exchange. The issuer bounds its own, with all its
+	// attempts, by ten seconds, and has more to say when it fails.
+	exchangeTimeout = 11 * time.Second
+	// leaseTTL is how long a replica that dies keeps the others from buying: the
+	// look, the exchange and the saving that are done under the lease.
+	leaseTTL = storeTimeout + exchangeTimeout + storeTimeout
 	// flightTimeout leaves room to wait for a lease that was left behind, and then
 	// to buy.
 	flightTimeout = leaseTTL + exchangeTimeout + 3*storeTimeout
@@ -65,6 +66,7 @@ func (b *Broker) join(ctx context.Context, e *entry, replaces string) (*token.To
 		if r.Err != nil {
 			return nil, r.Err
 		}
+		b.stats.waited.Add(1)
 		return r.Val.(*token.Token), nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
@@ -76,7 +78,11 @@ func (b *Broker) join(ctx context.Context, e *entry, replaces string) (*token.To
 // straight to the issuer.
 func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
 	for {
-		if t, err := b.look(ctx, e, replaces); t != nil || err != nil {
+		t, err := b.look(ctx, e, replaces)
+		switch {
+		case errors.Is(err, ErrStore):
+			return b.buy(ctx, e)
+		case t != nil || err != nil:
 			return t, err
 		}
 		release, acquired, err := b.store.Lease(ctx, e.key, leaseTTL)
@@ -87,7 +93,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.T
 		case acquired:
 			defer b.release(release)
 			// Whoever had the lease before may have brought a token.
-			if t, err := b.look(ctx, e, replaces); t != nil || err != nil {
+			if t, err := b.look(ctx, e, replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
 				return t, err
 			}
 			return b.buy(ctx, e)
@@ -96,17 +102,14 @@ func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.T
 		case <-e.woken:
 		case <-time.After(pollInterval/2 + rand.N(pollInterval)):
 		case <-ctx.Done():
-			return nil, b.unfinished(ctx)
+			if b.ctx.Err() != nil {
+				return nil, ErrClosed
+			}
+			f := &token.Failure{Class: token.Unavailable, Message: "another replica holds the lease and brings no token", RetryAt: time.Now().Add(time.Second)}
+			e.fail(b, f)
+			return nil, f
 		}
 	}
-}
-
-// unfinished is the error of a flight whose time ran out, or that was ended.
-func (b *Broker) unfinished(ctx context.Context) error {
-	if b.ctx.Err() != nil {
-		return ErrClosed
-	}
-	return &token.Failure{Class: token.Unavailable, Message: "no token was had in time", Cause: ctx.Err()}
 }
 
 func (b *Broker) release(release func(context.Context)) {
@@ -116,8 +119,8 @@ func (b *Broker) release(release func(context.Context)) {
 }
 
 // look returns what the store has for the entry: a token that is not the one to
-// be replaced, or the failure that another replica has met; nil if there is
-// neither or the store is out of reach.
+// be replaced, nor older than the one that is held, or the failure that another
+// replica has met; nil if there is neither; ErrStore if it is out of reach.
 func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -125,8 +128,8 @@ func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.To
 	now := time.Now()
 	switch {
 	case err != nil:
-		b.log.WarnContext(ctx, "store is out of reach", "error", err)
-		return nil, nil
+		b.log.WarnContext(ctx, "store is out of reach: what other replicas have is not seen", "error", err)
+		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	case t.Usable(now, 0) && t.ID != replaces && e.adopt(b, t):
 		return t, nil
 	case f.Holds(now):
@@ -136,9 +139,10 @@ func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.To
 	return nil, nil
 }
 
-// follow takes over the token that another replica has brought.
-func (b *Broker) follow(e *entry) {
-	b.flights.DoChan(e.digest+"/follow", func() (any, error) {
+// follow takes over the token with this id that another replica has brought.
+func (b *Broker) follow(e *entry, tokenID string) {
+	// A look for the token before this one may have been too early for it.
+	b.flights.DoChan(e.digest+"/follow/"+tokenID, func() (any, error) {
 		return b.task(storeTimeout, func(ctx context.Context) (any, error) { return b.look(ctx, e, "") })
 	})
 }
@@ -153,16 +157,17 @@ func (b *Broker) buy(ctx context.Context, e *entry) (*token.Token, error) {
 	switch {
 	case errors.As(err, &f):
 		return nil, b.refused(ctx, e, f)
+	case err != nil && b.ctx.Err() != nil:
+		return nil, ErrClosed
 	case err != nil:
-		return nil, b.unfinished(ctx)
+		return nil, b.refused(ctx, e, &token.Failure{Class: token.Unavailable, Message: "the issuer did not answer in time", Cause: err})
 	}
 	b.log.InfoContext(ctx, "token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest, "token_id", t.ID,
 		"lifetime", t.Lifetime().Round(time.Second), "took", time.Since(begun).Round(time.Millisecond))
-	if t.Lifetime() <= 0 {
-		// It is good for those who wait for it, if for anybody. Not to buy one
-		// for every call, the next has to wait.
-		e.fail(b, &token.Failure{Class: token.Malformed, RetryAt: time.Now().Add(time.Second),
-			Message: "the issuer sells tokens that have no lifetime"})
+	if !t.Usable(time.Now(), 0) {
+		// It is good for those who wait for it, if for anybody. Not to buy one for
+		// every call, the next have to wait.
+		_ = b.refused(ctx, e, &token.Failure{Class: token.Malformed, Message: "the issuer's tokens end before they can be handed out"})
 		return t, nil
 	}
 	return b.keep(ctx, e, t), nil
@@ -176,14 +181,16 @@ func (b *Broker) exchange(ctx context.Context, e *entry) (*token.Token, error) {
 	if !errors.As(err, &f) || f.Class != token.CredentialsRejected {
 		return t, err
 	}
-	s := e.subject.Load()
-	former, ok := s.fallback(e.credential, time.Now())
+	s, former, ok := e.fallback(time.Now())
 	if !ok {
-		return t, err
+		return nil, err
 	}
 	t, formerErr := b.try(ctx, former)
 	if formerErr != nil {
-		return nil, err
+		if errors.As(formerErr, &f) && f.Class.Permanent() {
+			return nil, err
+		}
+		return nil, formerErr // It is not known yet that both are refused.
 	}
 	b.log.WarnContext(ctx, "the client secret is refused, its predecessor is accepted",
 		"tenant", s.tenant.ID, "fallback_until", s.tenant.FallbackUntil)
@@ -210,16 +217,26 @@ func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token) *token.Toke
 	kept := *t
 	if held := e.token.Load(); held != nil && held.ID == t.ID && held.Expires.Before(t.Expires) {
 		// Issuers and caches in front of them give the same token again with a
-		// full expires_in. It does not live longer for that.
+		// full expires_in. It does not live longer for that; what is left is its
+		// life from now on.
 		kept.Expires = held.Expires
 	}
-	kept.RefreshAt = token.RefreshPoint(kept.Issued, kept.Expires, rand.Float64())
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	stored, err := b.store.Save(ctx, e.key, &kept)
-	if err != nil {
-		b.log.WarnContext(ctx, "token not saved, other replicas will buy their own", "error", err)
-		stored = &kept
+	stored := &kept
+	for range 2 {
+		kept.RefreshAt = token.RefreshPoint(kept.Issued, kept.Expires, rand.Float64())
+		var err error
+		if stored, err = b.store.Save(ctx, e.key, &kept); err != nil {
+			b.log.WarnContext(ctx, "token not saved, other replicas will buy their own", "error", err)
+			stored = &kept
+		}
+		if stored.ID != kept.ID || !stored.Due(time.Now()) {
+			break
+		}
+		// The store knew the token, and that it ends sooner: again, with its true
+		// end and a refresh point before that.
+		kept.Expires = stored.Expires
 	}
 	e.adopt(b, stored)
 	return stored
@@ -229,7 +246,7 @@ func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token) *token.Toke
 func (b *Broker) refused(ctx context.Context, e *entry, f *token.Failure) *token.Failure {
 	remembered := *f
 	remembered.Streak = 1
-	if before := e.failure.Load(); before != nil {
+	if before := e.failure.Load(); before != nil && time.Now().Before(before.RetryAt.Add(streakMemory)) {
 		remembered.Streak = before.Streak + 1
 	}
 	remembered.RetryAt = time.Now().Add(remembered.Hold(rand.Float64()))

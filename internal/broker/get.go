@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/secret"
-	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
@@ -30,18 +29,19 @@ func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast ti
 }
 
 // Refresh returns another token than the one with the id rejected (empty:
-// whichever is held). If another is held already, that is the answer; else one is
-// bought for all who ask. A token that is younger than its RefreshInterval is not
-// replaced: *TooSoonError.
+// whichever is held), unless the issuer gives the same again. If another is held
+// already, that is the answer; else one is bought for all who ask. A token that is
+// younger than its RefreshInterval is not replaced: *TooSoonError.
 func (b *Broker) Refresh(ctx context.Context, id string, scopes []string, rejected string) (*Answer, error) {
 	return b.answer(ctx, id, scopes, func(ctx context.Context, e *entry) (*token.Token, error) {
 		return b.refresh(ctx, e, rejected)
 	})
 }
 
-// answer finds the entry that the tenant and scopes mean, and has from find a
-// token for it. A refusal of credentials counts only for those that are
-// registered now: before it is passed on, the registry is read again.
+// answer finds the entry that the tenant and scopes mean, and has find find a
+// token for it. What it comes to counts only for the tenant as it is registered
+// by then: it may have been disabled while the call waited. And before a refusal
+// of credentials is passed on, the registry itself is read.
 func (b *Broker) answer(ctx context.Context, id string, scopes []string, find func(context.Context, *entry) (*token.Token, error)) (*Answer, error) {
 	s, err := b.subject(ctx, id)
 	if err != nil {
@@ -49,21 +49,25 @@ func (b *Broker) answer(ctx context.Context, id string, scopes []string, find fu
 	}
 	for {
 		t, err := b.find(ctx, s, scopes, find)
-		if err == nil {
+		lookUp := b.subject
+		var f *token.Failure
+		switch {
+		case errors.As(err, &f) && f.Class.Permanent():
+			lookUp = b.reload
+		case err != nil:
+			return nil, err
+		}
+		now, lookUpErr := lookUp(ctx, id)
+		switch {
+		case lookUpErr != nil && !isOutage(lookUpErr):
+			return nil, lookUpErr
+		case lookUpErr == nil && now.tenant.Etag != s.tenant.Etag:
+			s = now
+		case err != nil:
+			return nil, err
+		default:
 			return &Answer{t, s.apiBaseURL, s.tenant.APIKey}, nil
 		}
-		var f *token.Failure
-		if !errors.As(err, &f) || !f.Class.Permanent() {
-			return nil, err
-		}
-		now, readErr := b.reload(ctx, id)
-		if errors.Is(readErr, tenant.ErrNotFound) {
-			return nil, readErr
-		}
-		if readErr != nil || now.tenant.Etag == s.tenant.Etag {
-			return nil, err
-		}
-		s = now
 	}
 }
 
@@ -88,7 +92,8 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			if !e.used.Load() {
 				e.used.Store(true)
 			}
-			if t.Due(now) && !e.failure.Load().Holds(now) {
+			// Once for each token. If it fails, the entry's timer sees to the rest.
+			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
 				b.fly(e, t.ID)
 			}
 			b.stats.fromMemory.Add(1)
@@ -96,7 +101,9 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 		}
 		replaces := ""
 		if t := e.usable(now, 0); t != nil {
-			if now.Sub(t.Issued) < t.RefreshInterval() {
+			// What only a token can do that was bought within its refresh interval
+			// would have one bought for every such call.
+			if atLeast > t.Lifetime()-t.RefreshInterval() {
 				return nil, ErrMinRemaining
 			}
 			replaces = t.ID
@@ -104,19 +111,17 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 		if f := e.failure.Load(); f.Holds(now) {
 			return nil, f
 		}
-		b.stats.waited.Add(1)
+		e.used.Store(true) // So that the entry is not dropped meanwhile.
 		t, err := b.join(ctx, e, replaces)
 		if err != nil {
 			return nil, err
 		}
-		if t.Usable(time.Now(), atLeast) || t.Lifetime() <= 0 {
+		// One that cannot be kept is handed out to those who have waited for it.
+		if now = time.Now(); t.Usable(now, atLeast) || !t.Usable(now, 0) {
 			return t, nil
 		}
 	}
-	if atLeast > 0 {
-		return nil, ErrMinRemaining
-	}
-	return nil, &token.Failure{Class: token.Malformed, Message: "the issuer's tokens end before they can be handed out", RetryAt: time.Now().Add(time.Second)}
+	return nil, ErrMinRemaining
 }
 
 // refresh is the rule of Refresh for one key.
@@ -140,10 +145,4 @@ func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token
 		return nil, &TooSoonError{interval - age}
 	}
 	return b.join(ctx, e, held.ID)
-}
-
-// isOutage says whether err means that a tenant could not be looked up, as
-// against that there is none to be had.
-func isOutage(err error) bool {
-	return errors.Is(err, ErrStore) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }

@@ -19,6 +19,7 @@ type hooked struct {
 	*brokertest.Store
 	beforeLease func(k token.Key)
 	beforeLoad  func(k token.Key)
+	afterLoad   func()
 	tenantTook  time.Duration // from reading a tenant to the answer
 }
 
@@ -34,6 +35,10 @@ func (h *hooked) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fa
 	if f := h.beforeLoad; f != nil {
 		h.beforeLoad = nil
 		f(k)
+	}
+	if f := h.afterLoad; f != nil {
+		h.afterLoad = nil
+		defer f()
 	}
 	return h.Store.Load(ctx, k)
 }
@@ -151,6 +156,7 @@ func TestAfterMissedChangesTenantsAreReadAgain(t *testing.T) {
 		fleet.Store.SetAway(true)
 		get(t, deaf, "acme")
 		fleet.Store.SetAway(false)
+		time.Sleep(2 * time.Second) // It does not ask again at once.
 		if _, err := deaf.Get(t.Context(), "acme", nil, 0); !errors.Is(err, broker.ErrDisabled) {
 			t.Errorf("Get = %v", err)
 		}

@@ -70,7 +70,6 @@ func (r *Registry) Create(ctx context.Context, t tenant.Tenant, validateOnly boo
 		return &t, nil
 	}
 	created, err := r.records.CreateTenant(ctx, t)
-	r.broker.TenantChanged(t.ID)
 	return created, outage(err)
 }
 
@@ -99,7 +98,9 @@ func (r *Registry) Update(ctx context.Context, id, etag string, validateOnly boo
 			return &next, nil
 		}
 		updated, err := r.records.UpdateTenant(ctx, next)
-		r.broker.TenantChanged(id)
+		if err == nil {
+			r.broker.TenantChanged(id) // Whoever is told that it is done finds it done.
+		}
 		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
 			continue // Somebody else was quicker; the caller named no version.
 		}
@@ -123,7 +124,9 @@ func (r *Registry) Delete(ctx context.Context, id, etag string, validateOnly boo
 			return nil
 		}
 		err = r.records.DeleteTenant(ctx, id, current.Etag)
-		r.broker.TenantChanged(id)
+		if err == nil {
+			r.broker.TenantChanged(id)
+		}
 		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
 			continue
 		}
@@ -166,11 +169,11 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 	}
 	// What was tried is the secret for this version of the tenant.
 	rotated, err := r.Update(ctx, id, current.Etag, rotation.ValidateOnly, func(t *tenant.Tenant) error {
-		if !t.Secret.Value.Equal(rotation.Secret) {
+		switch {
+		case rotation.FallbackTTL == 0:
 			t.Fallback, t.FallbackUntil = tenant.Secret{}, time.Time{}
-			if rotation.FallbackTTL > 0 {
-				t.Fallback, t.FallbackUntil = t.Secret, time.Now().Add(rotation.FallbackTTL)
-			}
+		case !t.Secret.Value.Equal(rotation.Secret):
+			t.Fallback, t.FallbackUntil = t.Secret, time.Now().Add(rotation.FallbackTTL)
 		}
 		t.Secret = tenant.Secret{Value: rotation.Secret}
 		return nil

@@ -4,14 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
-// Redis answers in well under a millisecond or is in trouble.
-const storeTimeout = 2 * time.Second
+const (
+	// Redis answers in well under a millisecond or is in trouble.
+	storeTimeout = 2 * time.Second
+	// How long a caller waits for a tenant to be read again while one is in memory
+	// that is perhaps out of date.
+	staleWait = 100 * time.Millisecond
+)
 
 // subject is a tenant with what is worked out from it once.
 type subject struct {
@@ -20,6 +26,8 @@ type subject struct {
 	credential token.Credential // with the registered scopes
 	digest     string           // of the credential's key
 	epoch      uint64           // Broker.epoch when it was read
+
+	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
@@ -33,18 +41,41 @@ func (b *Broker) newSubject(t *tenant.Tenant) *subject {
 	return &subject{tenant: t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
 }
 
+// read is a look-up of a tenant that is under way.
+type read struct {
+	id       string
+	outdated bool // the tenant was heard to change since the read began
+}
+
 // subject returns the tenant from memory, else from the store. After a Resync it
-// is read again, but what is in memory does if the store is away once more.
+// is read again; if that does not succeed soon, what is in memory does for now.
 func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	v, ok := b.subjects.Load(id)
-	if ok && v.(*subject).epoch == b.epoch.Load() {
-		return v.(*subject), nil
+	if !ok {
+		return b.reload(ctx, id)
 	}
-	s, err := b.reload(ctx, id)
-	if ok && errors.Is(err, ErrStore) {
-		return v.(*subject), nil
+	held := v.(*subject)
+	if held.epoch == b.epoch.Load() {
+		return held, nil
+	}
+	if again := held.readAgain.Load(); again != nil && time.Now().Before(*again) {
+		return held, nil
+	}
+	soon, cancel := context.WithTimeout(ctx, staleWait)
+	defer cancel()
+	s, err := b.reload(soon, id)
+	if isOutage(err) && ctx.Err() == nil {
+		again := time.Now().Add(time.Second)
+		held.readAgain.Store(&again)
+		return held, nil
 	}
 	return s, err
+}
+
+// isOutage says whether err means that a tenant could not be looked up, as
+// against that there is none to be had.
+func isOutage(err error) bool {
+	return errors.Is(err, ErrStore) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // reload returns the tenant from the store and keeps it in memory until it is
@@ -65,47 +96,51 @@ func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
 }
 
 func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
+	r := &read{id: id}
 	b.subjectsMu.Lock()
-	before, epoch := b.generation, b.epoch.Load()
+	b.reads[r] = true
+	epoch := b.epoch.Load()
 	b.subjectsMu.Unlock()
+
 	t, err := b.tenants.Tenant(ctx, id)
+
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	delete(b.reads, r)
 	switch {
 	case errors.Is(err, tenant.ErrNotFound), errors.Is(err, tenant.ErrUnreadable):
-		b.forget(id)
+		b.subjects.Delete(id)
 		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	s := b.newSubject(t)
 	s.epoch = epoch
-	// What was read before a change that is heard of by now may be out of date. It
-	// is good for this call, which began before the change too.
-	b.subjectsMu.Lock()
-	defer b.subjectsMu.Unlock()
-	if b.generation == before {
+	// What was read before a change may be out of date. It is good for this call,
+	// which began before the change too.
+	if !r.outdated {
 		b.subjects.Store(id, s)
 	}
 	return s, nil
 }
 
-func (b *Broker) forget(id string) {
-	b.subjectsMu.Lock()
-	b.generation++
-	b.subjects.Delete(id)
-	b.subjectsMu.Unlock()
-	b.loads.Forget(id)
-}
-
 // TenantChanged tells the broker that the tenant is not what it was. It may have
 // been disabled: unlike after a Resync, what is in memory is not used again.
-func (b *Broker) TenantChanged(id string) { b.forget(id) }
+func (b *Broker) TenantChanged(id string) {
+	b.loads.Forget(id) // Who asks from now on does not join a read from before.
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	for r := range b.reads {
+		r.outdated = r.outdated || r.id == id
+	}
+	b.subjects.Delete(id)
+}
 
 // Resync tells the broker that it may have missed changes.
 func (b *Broker) Resync() {
 	b.subjectsMu.Lock()
 	defer b.subjectsMu.Unlock()
-	b.generation++
-	b.epoch.Add(1)
+	b.epoch.Add(1) // What is being read has the epoch from before.
 }
 
 // credentialFor returns the credential and the digest of its key for scopes; nil

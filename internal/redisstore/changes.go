@@ -1,11 +1,10 @@
 package redisstore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math/rand/v2"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -122,33 +121,18 @@ func (s *Store) read(ctx context.Context, last string) ([]redis.XStream, error) 
 }
 
 // gap says whether changes behind last may be gone from the stream: always if
-// last is empty (nothing was read yet), if the stream has been trimmed past it,
-// or if it ends before it, as after a loss of data. newest is where the stream
-// ends now.
+// last is empty (nothing was read yet), and if last itself is not there any more,
+// because the stream was trimmed past it or has lost data. newest is where the
+// stream ends now, "0-0" if it is empty.
 func (s *Store) gap(ctx context.Context, last string) (lost bool, newest string, err error) {
 	pipe := s.client.Pipeline()
-	oldest := pipe.XRangeN(ctx, s.changesKey(), "-", "+", 1)
+	seen := pipe.XRange(ctx, s.changesKey(), cmp.Or(last, "0-1"), cmp.Or(last, "0-1"))
 	latest := pipe.XRevRangeN(ctx, s.changesKey(), "+", "-", 1)
 	if _, err := pipe.Exec(ctx); err != nil {
 		return false, "", err
 	}
-	if len(oldest.Val()) == 0 || len(latest.Val()) == 0 {
+	if len(latest.Val()) == 0 {
 		return last != "0-0", "0-0", nil
 	}
-	newest = latest.Val()[0].ID
-	return last == "" || before(last, oldest.Val()[0].ID) || before(newest, last), newest, nil
-}
-
-// before compares two stream IDs, "milliseconds-sequence".
-func before(a, b string) bool {
-	am, as := streamID(a)
-	bm, bs := streamID(b)
-	return am < bm || am == bm && as < bs
-}
-
-func streamID(id string) (ms, seq uint64) {
-	m, s, _ := strings.Cut(id, "-")
-	ms, _ = strconv.ParseUint(m, 10, 64)
-	seq, _ = strconv.ParseUint(s, 10, 64)
-	return ms, seq
+	return len(seen.Val()) == 0, latest.Val()[0].ID, nil
 }

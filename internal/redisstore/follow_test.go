@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 )
@@ -230,4 +232,26 @@ func TestFollowEndsWhileRedisIsAway(t *testing.T) {
 			l.stop()
 		})
 	}
+}
+
+// A failover, or a restart without the last second of the log, loses the newest
+// changes; others may follow before the replica reads on.
+func TestFollowNoticesThatTheNewestChangesWereLost(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.create(t, newTenant("before"))
+		here := follow(t, f.Store)
+		f.create(t, newTenant("lost"))
+		here.await(t, "before the loss", "tenant lost")
+		lost, err := f.raw.XRevRangeN(t.Context(), changesKey, "+", "-", 1).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pipe := f.raw.TxPipeline()
+		pipe.XDel(t.Context(), changesKey, lost[0].ID)
+		pipe.XAdd(t.Context(), &redis.XAddArgs{Stream: changesKey, Values: []string{"tenant", "after"}})
+		if _, err := pipe.Exec(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		here.await(t, "after the loss", resync)
+	})
 }

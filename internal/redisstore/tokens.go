@@ -58,8 +58,9 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 }
 
 // Save keeps t under k until it expires, unless a newer token is there, and
-// forgets the failure under k. It announces and returns the token that is kept
-// then. A token without a future is not kept.
+// forgets the failure under k. The same token is not kept for longer than it was.
+// It announces and returns the token that is kept then. A token without a future
+// is not kept.
 func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error) {
 	asked := time.Now()
 	left := t.Expires.Sub(asked).Milliseconds()
@@ -81,9 +82,9 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 		return nil, fmt.Errorf("save token: %w", err)
 	}
 	kept := t
-	if stored, left, ok := valueAndTTL(reply[0], reply[1]); ok && stored != record {
-		if kept, err = s.openToken(k, stored, asked, left); err != nil {
-			return nil, fmt.Errorf("save token: the newer one that is stored: %w", err)
+	if stored, keptLeft, ok := valueAndTTL(reply[0], reply[1]); ok && (stored != record || reply[2] == int64(1)) {
+		if kept, err = s.openToken(k, stored, asked, keptLeft); err != nil {
+			return nil, fmt.Errorf("save token: the one that is stored: %w", err)
 		}
 	}
 	s.announce(ctx, "token", k.Digest(), "id", kept.ID)

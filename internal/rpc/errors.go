@@ -77,7 +77,7 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 	case errors.Is(err, broker.ErrScopeNotRegistered):
 		return failed(codes.FailedPrecondition, "SCOPE_REJECTED", name+" is registered with other scopes than these")
 	case errors.Is(err, broker.ErrMinRemaining):
-		return failed(codes.FailedPrecondition, "MIN_REMAINING_UNREACHABLE", "not even a new token of "+name+" lives that long")
+		return failed(codes.FailedPrecondition, "MIN_REMAINING_UNREACHABLE", "tokens of "+name+" do not live that long: min_remaining must be shorter than their life by a minute, or by a quarter of it if that is less")
 	case errors.As(err, &tooSoon):
 		return failed(codes.ResourceExhausted, "REFRESH_TOO_SOON", name+": "+tooSoon.Error()+
 			"; if Smokeball rejects it, look for a missing scope, a wrong account or a wrong API key", retry(tooSoon.After))

@@ -7,3 +7,6 @@ func (i *Issuer) Transport() *http.Transport { return i.client.Transport.(*http.
 
 // Interpret lets a fuzz test reach the interpretation of an answer without a network around it.
 var Interpret = interpret
+
+// ExchangeTimeout is the bound of an exchange.
+const ExchangeTimeout = exchangeTimeout

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// ExchangeTimeout bounds an exchange with all its attempts.
-	ExchangeTimeout = 10 * time.Second
+	// exchangeTimeout bounds an exchange with all its attempts.
+	exchangeTimeout = 10 * time.Second
 	attemptTimeout  = 5 * time.Second
 	maxAttempts     = 3
 	// An attempt with less time than this would buy a token that cannot arrive.
@@ -70,7 +70,7 @@ func New(overrides Overrides) *Issuer {
 // within ten seconds. The error is a *token.Failure, or ctx's own error if ctx
 // ended first. The token's RefreshAt is not set.
 func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token, error) {
-	within, cancel := context.WithTimeout(ctx, ExchangeTimeout)
+	within, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
 		t, failure := i.attempt(within, c)

@@ -35,8 +35,9 @@ type GetTokenRequest struct {
 	// A tenant registered with scopes admits only those.
 	Scopes []string `protobuf:"bytes,2,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// The least time the returned token must still be valid for. Absent or zero:
-	// any token that is safe to use now. Between 0 and 24 hours. A token that was
-	// bought a moment ago and is still shorter than this is not bought again:
+	// any token that is safe to use now. Between 0 and 24 hours. It must be shorter
+	// than the life of the tenant's tokens by a minute (by a quarter of their life,
+	// if that is less), since else one would be bought for every call:
 	// FAILED_PRECONDITION, MIN_REMAINING_UNREACHABLE.
 	MinRemaining  *durationpb.Duration `protobuf:"bytes,3,opt,name=min_remaining,json=minRemaining,proto3" json:"min_remaining,omitempty"`
 	unknownFields protoimpl.UnknownFields

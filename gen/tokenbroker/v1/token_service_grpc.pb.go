@@ -40,7 +40,7 @@ const (
 //     CREDENTIALS_REJECTED (the issuer refuses the tenant's client_id or
 //     client_secret, or does not allow it this grant), SCOPE_REJECTED (the
 //     issuer or the tenant's registration refuses the scopes),
-//     MIN_REMAINING_UNREACHABLE (not even a new token lives that long).
+//     MIN_REMAINING_UNREACHABLE (the tenant's tokens do not live that long).
 //     Repeating the call does not help: an administrator has to change
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
@@ -110,7 +110,7 @@ func (c *tokenServiceClient) RefreshToken(ctx context.Context, in *RefreshTokenR
 //     CREDENTIALS_REJECTED (the issuer refuses the tenant's client_id or
 //     client_secret, or does not allow it this grant), SCOPE_REJECTED (the
 //     issuer or the tenant's registration refuses the scopes),
-//     MIN_REMAINING_UNREACHABLE (not even a new token lives that long).
+//     MIN_REMAINING_UNREACHABLE (the tenant's tokens do not live that long).
 //     Repeating the call does not help: an administrator has to change
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.

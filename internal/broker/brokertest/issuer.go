@@ -45,10 +45,10 @@ func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token
 		i.asked, i.bought = map[string]int{}, map[string]int{}
 	}
 	i.asked[c.ClientID]++
-	answer, lifetime, same := i.Answer, i.Lifetime, i.Same
+	took, answer, lifetime, same := i.Took, i.Answer, i.Lifetime, i.Same
 	i.mu.Unlock()
 	select {
-	case <-time.After(i.Took):
+	case <-time.After(took):
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

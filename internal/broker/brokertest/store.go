@@ -127,11 +127,22 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	}
 	defer s.mu.Unlock()
 	kept, ok := s.tokens[k]
-	if !ok || !time.Now().Before(kept.Expires) || !kept.Issued.After(t.Issued) {
+	switch {
+	case !ok || !time.Now().Before(kept.Expires):
 		kept = *t
-		s.tokens[k] = kept
+	case kept.ID == t.ID && kept.Expires.Before(t.Expires):
+		// The same token's end does not move away, and its refresh point is as long
+		// before it as it was said to be.
+		sooner := t.Expires.Sub(kept.Expires)
+		kept = *t
+		kept.Issued, kept.RefreshAt, kept.Expires = t.Issued.Add(-sooner), t.RefreshAt.Add(-sooner), t.Expires.Add(-sooner)
+	case !kept.Issued.After(t.Issued):
+		kept = *t
 	}
-	delete(s.failures, k)
+	s.tokens[k] = kept
+	if kept.ID == t.ID {
+		delete(s.failures, k)
+	}
 	s.tell(func(l Listener) { l.TokenChanged(k.Digest(), kept.ID) })
 	return &kept, nil
 }

@@ -1,5 +1,6 @@
--- Stores a token unless a newer one is there, forgets the failure, and returns
--- what is stored then and the milliseconds it has left.
+-- Stores a token and forgets the failure, unless a newer token is there, and
+-- returns what is stored then, the milliseconds it has left, and 1 if the token
+-- was there before and ends sooner than is said of it now.
 --
 -- Age is life minus what is left of it. Both ends are counted by this server's
 -- clock or by monotonic time, so that no machine's wall clock decides which
@@ -14,12 +15,13 @@
 -- ARGV: token id, life in ms, ms left when this was sent, record (begins with
 --       "id.life."), when this was sent, in ms by this server's clock; 0: unknown
 local left = tonumber(ARGV[3])
+local sooner = 0
 local sent = tonumber(ARGV[5])
 if sent > 0 then
 	local time = redis.call('TIME')
 	left = left - math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - sent)
 	if left <= 0 then
-		return {ARGV[4], 0}
+		return {ARGV[4], 0, 0}
 	end
 end
 local current = redis.call('GET', KEYS[1])
@@ -29,14 +31,13 @@ local currentLeft = redis.call('PTTL', KEYS[1])
 if id and currentLeft > 0 and currentLeft <= tonumber(life) then
 	if id == ARGV[1] then
 		-- The issuer gave the same token again: its end does not move away.
-		if currentLeft <= left then
-			redis.call('DEL', KEYS[2])
-			return {current, currentLeft}
+		if currentLeft < left then
+			left, sooner = currentLeft, 1
 		end
 	elseif tonumber(life) - currentLeft < tonumber(ARGV[2]) - left then
-		return {current, currentLeft}
+		return {current, currentLeft, 0}
 	end
 end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', left)
 redis.call('DEL', KEYS[2])
-return {ARGV[4], left}
+return {ARGV[4], left, sooner}
