@@ -241,6 +241,7 @@ func TestAPanicInAFlightEndsTheFlightOnly(t *testing.T) {
 			t.Errorf("Get = %v", err)
 		}
 		broken.Store(false)
+		time.Sleep(time.Second)
 		get(t, fleet.Replicas[0], "acme") // The lease was given back too.
 	})
 }

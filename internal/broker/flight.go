@@ -36,9 +36,15 @@ func (b *Broker) fly(e *entry, replaces string) <-chan singleflight.Result {
 	// What is to be replaced is part of the name: who needs another token must
 	// not be given the old one because somebody asked for just any.
 	return b.flights.DoChan(e.digest+"/"+replaces, func() (any, error) {
-		return b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, replaces) })
+		t, err := b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, replaces) })
+		if errors.Is(err, errPanic) {
+			e.fail(b, &token.Failure{Class: token.Unavailable, Message: err.Error(), RetryAt: time.Now().Add(time.Second)})
+		}
+		return t, err
 	})
 }
+
+var errPanic = errors.New("internal error")
 
 // task does work that is the broker's own, within a time, and not after Close.
 func (b *Broker) task(within time.Duration, work func(context.Context) (any, error)) (_ any, err error) {
@@ -51,7 +57,7 @@ func (b *Broker) task(within time.Duration, work func(context.Context) (any, err
 	defer func() {
 		if p := recover(); p != nil {
 			b.log.Error("panic in the broker", "type", fmt.Sprintf("%T", p), "stack", string(debug.Stack()))
-			err = errors.New("internal error")
+			err = errPanic
 		}
 	}()
 	ctx, cancel := context.WithTimeout(b.ctx, within)
