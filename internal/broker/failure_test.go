@@ -224,6 +224,28 @@ func TestTheSameTokenAgainIsNotASpin(t *testing.T) {
 	})
 }
 
+func TestARepeatedTokenNearItsEndIsNotBoughtForEveryCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Issuer.Same = true
+		fleet.Register(t, "acme", nil)
+		end := get(t, fleet.Replicas[0], "acme").Expires
+		time.Sleep(time.Until(end) - 50*time.Second)
+		// A replica that has just started finds a token in the store which it would
+		// not hand out any more, and gets the same from the issuer.
+		late, before := fleet.Add(t), fleet.Issuer.Asked("client of acme")
+		for range 200 {
+			if tok := get(t, late, "acme"); tok.Expires.After(end) {
+				t.Fatalf("the end moved from %v to %v", end, tok.Expires)
+			}
+			time.Sleep(200 * time.Millisecond)
+		}
+		if got := fleet.Issuer.Asked("client of acme") - before; got > 6 {
+			t.Errorf("%d exchanges in 40 seconds", got)
+		}
+	})
+}
+
 func TestAPanicInAFlightEndsTheFlightOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
@@ -241,6 +263,9 @@ func TestAPanicInAFlightEndsTheFlightOnly(t *testing.T) {
 			t.Errorf("Get = %v", err)
 		}
 		broken.Store(false)
+		if failure(t, fleet.Replicas[0], "acme"); fleet.Issuer.Asked("client of acme") != 1 {
+			t.Error("tried again at once")
+		}
 		time.Sleep(time.Second)
 		get(t, fleet.Replicas[0], "acme") // The lease was given back too.
 	})

@@ -67,12 +67,12 @@ func TestTokensThatEndBeforeTheyCanBeUsedAreNotBoughtForEveryCall(t *testing.T) 
 func TestWhatIsKeptWarmIsTheTokenOfTheRegisteredScopes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
-		fleet.Register(t, "acme", func(r *tenant.Tenant) { r.KeepWarm, r.Scopes = true, []string{"a", "b"} })
+		fleet.Register(t, "acme", func(r *tenant.Tenant) { r.KeepWarm, r.Scopes = true, []string{"a", "b", "c"} })
 		b := fleet.Replicas[0]
 		get(t, b, "acme")
-		get(t, b, "acme", "b")
+		get(t, b, "acme", "c")
 		_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-			r.Scopes = []string{"a"}
+			r.Scopes = []string{"a", "b"}
 			return nil
 		})
 		if err != nil {
@@ -80,10 +80,11 @@ func TestWhatIsKeptWarmIsTheTokenOfTheRegisteredScopes(t *testing.T) {
 		}
 		synctest.Wait()
 		get(t, b, "acme")
+		get(t, b, "acme", "a") // Which the registration admits.
 		var bought, others atomic.Int64
 		fleet.Issuer.Set(func(i *brokertest.Issuer) {
 			i.Answer = func(c token.Credential) *token.Failure {
-				if token.ScopeParam(c.Scopes) == "a" {
+				if token.ScopeParam(c.Scopes) == "a b" {
 					bought.Add(1)
 				} else {
 					others.Add(1)
