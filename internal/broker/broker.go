@@ -69,8 +69,8 @@ var (
 	ErrClosed = errors.New("broker is closed")
 )
 
-// TooSoonError says that the token was bought a moment ago and is not replaced
-// yet.
+// TooSoonError says that the token has just replaced a rejected one and is not
+// replaced yet.
 type TooSoonError struct {
 	// After is how long to wait.
 	After time.Duration
@@ -78,7 +78,7 @@ type TooSoonError struct {
 
 // Error says when to try again.
 func (e *TooSoonError) Error() string {
-	return fmt.Sprintf("the token was renewed a moment ago and is renewed again in %v at the earliest", e.After.Round(time.Second))
+	return fmt.Sprintf("the token has just replaced a rejected one and is replaced itself in %v at the earliest", e.After.Round(time.Second))
 }
 
 // Config is what a broker is made of. All fields are required.

@@ -151,9 +151,9 @@ func (b *Broker) due(e *entry) {
 	case wanted && failure.Holds(now):
 		e.wait(b, failure.RetryAt)
 	case wanted && held != nil:
-		b.fly(e, held.ID)
+		b.fly(e, order{replaces: held.ID})
 	case wanted:
-		b.fly(e, "")
+		b.fly(e, order{})
 	case held != nil:
 		e.wait(b, held.Expires)
 	case failure != nil && now.Before(failure.RetryAt.Add(streakMemory)):

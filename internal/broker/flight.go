@@ -28,15 +28,21 @@ const (
 	pollInterval = 100 * time.Millisecond
 )
 
+// order says what a flight is to bring.
+type order struct {
+	replaces string // the id of a token that is not wanted any more; empty: any will do
+	forced   bool   // because Smokeball rejected it
+}
+
 // fly starts a flight for the entry, or joins the one that is under way. It
-// brings a token that is not the one with the id replaces. A flight belongs to
-// the broker, not to whoever started it, and what it brings is kept; so the
+// brings a token that is not the one to be replaced. A flight belongs to the
+// broker, not to whoever started it, and what it brings is kept; so the
 // channel, which gets one value, need not be read.
-func (b *Broker) fly(e *entry, replaces string) <-chan singleflight.Result {
+func (b *Broker) fly(e *entry, o order) <-chan singleflight.Result {
 	// What is to be replaced is part of the name: who needs another token must
 	// not be given the old one because somebody asked for just any.
-	return b.flights.DoChan(e.digest+"/"+replaces, func() (any, error) {
-		t, err := b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, replaces) })
+	return b.flights.DoChan(e.digest+"/"+o.replaces, func() (any, error) {
+		t, err := b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, o) })
 		if errors.Is(err, errPanic) {
 			e.fail(b, &token.Failure{Class: token.Unavailable, Message: err.Error(), RetryAt: time.Now().Add(time.Second)})
 		}
@@ -66,9 +72,9 @@ func (b *Broker) task(within time.Duration, work func(context.Context) (any, err
 }
 
 // join waits for a flight until ctx ends.
-func (b *Broker) join(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
+func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	select {
-	case r := <-b.fly(e, replaces):
+	case r := <-b.fly(e, o):
 		if r.Err != nil {
 			return nil, r.Err
 		}
@@ -82,12 +88,12 @@ func (b *Broker) join(ctx context.Context, e *entry, replaces string) (*token.To
 // renew is the way of a flight: what the store has; else, under the lease, what
 // the store has by then; else what the issuer sells. Without the store it goes
 // straight to the issuer.
-func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
+func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	for {
-		t, err := b.look(ctx, e, replaces)
+		t, err := b.look(ctx, e, o.replaces)
 		switch {
 		case errors.Is(err, ErrStore):
-			return b.buy(ctx, e)
+			return b.buy(ctx, e, o.forced)
 		case t != nil || err != nil:
 			return t, err
 		}
@@ -95,14 +101,14 @@ func (b *Broker) renew(ctx context.Context, e *entry, replaces string) (*token.T
 		switch {
 		case err != nil:
 			b.log.WarnContext(ctx, "store is out of reach: a token is bought without asking the other replicas", "error", err)
-			return b.buy(ctx, e)
+			return b.buy(ctx, e, o.forced)
 		case acquired:
 			defer b.release(release)
 			// Whoever had the lease before may have brought a token.
-			if t, err := b.look(ctx, e, replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
+			if t, err := b.look(ctx, e, o.replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
 				return t, err
 			}
-			return b.buy(ctx, e)
+			return b.buy(ctx, e, o.forced)
 		}
 		select {
 		case <-e.woken:
@@ -154,7 +160,7 @@ func (b *Broker) follow(e *entry, tokenID string) {
 }
 
 // buy makes the exchange and keeps what it brings, for this replica and all.
-func (b *Broker) buy(ctx context.Context, e *entry) (*token.Token, error) {
+func (b *Broker) buy(ctx context.Context, e *entry, forced bool) (*token.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	begun := time.Now()
@@ -176,7 +182,9 @@ func (b *Broker) buy(ctx context.Context, e *entry) (*token.Token, error) {
 		_ = b.refused(ctx, e, &token.Failure{Class: token.Malformed, Message: "the issuer's tokens end before they can be handed out"})
 		return t, nil
 	}
-	return b.keep(ctx, e, t), nil
+	bought := *t
+	bought.Forced = forced
+	return b.keep(ctx, e, &bought), nil
 }
 
 // exchange asks the issuer with the tenant's secret, and, if it is refused, once

@@ -30,8 +30,9 @@ func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast ti
 
 // Refresh returns another token than the one with the id rejected (empty:
 // whichever is held), unless the issuer gives the same again. If another is held
-// already, that is the answer; else one is bought for all who ask. A token that is
-// younger than its RefreshInterval is not replaced: *TooSoonError.
+// already, that is the answer; else one is bought for all who ask. A token that has
+// itself replaced a rejected one is not replaced within its RefreshInterval:
+// *TooSoonError.
 func (b *Broker) Refresh(ctx context.Context, id string, scopes []string, rejected string) (*Answer, error) {
 	return b.answer(ctx, id, scopes, func(ctx context.Context, e *entry) (*token.Token, error) {
 		return b.refresh(ctx, e, rejected)
@@ -94,25 +95,25 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			}
 			// Once for each token. If it fails, the entry's timer sees to the rest.
 			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
-				b.fly(e, t.ID)
+				b.fly(e, order{replaces: t.ID})
 			}
 			b.stats.fromMemory.Add(1)
 			return t, nil
 		}
-		replaces := ""
+		var o order
 		if t := e.usable(now, 0); t != nil {
-			// What only a token can do that was bought within its refresh interval
-			// would have one bought for every such call.
+			// What only a token can do that is younger than this would have one bought
+			// for every such call.
 			if atLeast > t.Lifetime()-t.RefreshInterval() {
 				return nil, ErrMinRemaining
 			}
-			replaces = t.ID
+			o.replaces = t.ID
 		}
 		if f := e.failure.Load(); f.Holds(now) {
 			return nil, f
 		}
 		e.used.Store(true) // So that the entry is not dropped meanwhile.
-		t, err := b.join(ctx, e, replaces)
+		t, err := b.join(ctx, e, o)
 		if err != nil {
 			return nil, err
 		}
@@ -141,8 +142,9 @@ func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token
 	if f := e.failure.Load(); f.Holds(now) {
 		return nil, f
 	}
-	if age, interval := now.Sub(held.Issued), held.RefreshInterval(); age < interval {
+	// A new token that is rejected too is not cured by another.
+	if age, interval := now.Sub(held.Issued), held.RefreshInterval(); held.Forced && age < interval {
 		return nil, &TooSoonError{interval - age}
 	}
-	return b.join(ctx, e, held.ID)
+	return b.join(ctx, e, order{replaces: held.ID, forced: true})
 }

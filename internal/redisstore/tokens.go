@@ -20,6 +20,7 @@ type tokenRecord struct {
 	Scopes        []string  `json:"scopes,omitempty"`
 	LifeMS        int64     `json:"life_ms"`
 	RefreshLeftMS int64     `json:"refresh_left_ms"` // what is left of the life when the refresh is due
+	Forced        bool      `json:"forced,omitempty"`
 }
 
 // failureRecord is a sealed failure.
@@ -67,7 +68,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	if left <= 0 {
 		return t, nil
 	}
-	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds()})
+	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds(), t.Forced})
 	if err != nil {
 		return nil, fmt.Errorf("encode token: %w", err)
 	}
@@ -139,6 +140,7 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 		Issued:      expires.Add(-life),
 		Expires:     expires,
 		RefreshAt:   expires.Add(-time.Duration(r.RefreshLeftMS) * time.Millisecond),
+		Forced:      r.Forced,
 	}, nil
 }
 

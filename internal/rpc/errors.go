@@ -80,7 +80,7 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return failed(codes.FailedPrecondition, "MIN_REMAINING_UNREACHABLE", "tokens of "+name+" do not live that long: min_remaining must be shorter than their life by a minute, or by a quarter of it if that is less")
 	case errors.As(err, &tooSoon):
 		return failed(codes.ResourceExhausted, "REFRESH_TOO_SOON", name+": "+tooSoon.Error()+
-			"; if Smokeball rejects it, look for a missing scope, a wrong account or a wrong API key", retry(tooSoon.After))
+			"; if Smokeball rejects it too, look for a missing scope, a wrong account or a wrong API key", retry(tooSoon.After))
 	case errors.As(err, &refused):
 		f := failureOf(refused.Class)
 		if f.code == codes.FailedPrecondition {

@@ -13,9 +13,8 @@ const (
 	// still valid when the caller's request arrives: a tenth of it, one minute
 	// at most (tokens of Cognito live five minutes to a day).
 	maxMargin = time.Minute
-	// No two exchanges for one credential within this time, save for failures
-	// and expiry. Tokens shorter than four times this are allowed a quarter of
-	// their life.
+	// No two forced refreshes of one credential within this time. Tokens that are
+	// shorter than four times this are allowed a quarter of their life.
 	maxRefreshInterval = time.Minute
 )
 
@@ -34,8 +33,8 @@ func (t *Token) Usable(now time.Time, atLeast time.Duration) bool {
 // Due says whether the token should be replaced at now if it is in use.
 func (t *Token) Due(now time.Time) bool { return !now.Before(t.RefreshAt) }
 
-// RefreshInterval returns the least time between two exchanges that replace a
-// token before its end, one minute or a quarter of its life if that is less.
+// RefreshInterval returns how long a token that replaced a rejected one is not
+// replaced itself: one minute, or a quarter of its life if that is less.
 func (t *Token) RefreshInterval() time.Duration {
 	return min(maxRefreshInterval, t.Lifetime()/4)
 }

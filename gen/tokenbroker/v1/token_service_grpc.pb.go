@@ -46,8 +46,8 @@ const (
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
 //     again. SHUTTING_DOWN: another replica can answer.
-//   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token was renewed a moment ago;
-//     RetryInfo says when it may be renewed again.
+//   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token has just replaced a
+//     rejected one; RetryInfo says when it may be replaced itself.
 //   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
 //     server's keyset. Without a reason: a fault of the broker.
 type TokenServiceClient interface {
@@ -57,7 +57,9 @@ type TokenServiceClient interface {
 	GetToken(ctx context.Context, in *GetTokenRequest, opts ...grpc.CallOption) (*GetTokenResponse, error)
 	// RefreshToken replaces a token that Smokeball rejected although it has not
 	// expired. Name the rejected token: if the broker already holds another, that
-	// one is the answer, at no cost; else one new token is bought for all who ask.
+	// one is the answer, at no cost; else one new token is bought for all who ask,
+	// and not another within a minute (within a quarter of its life, if that is
+	// less).
 	//
 	// Smokeball answers 401 or 403 also for a missing scope, a wrong account or a
 	// wrong API key, which a new token does not cure. Ask once per rejected token
@@ -116,8 +118,8 @@ func (c *tokenServiceClient) RefreshToken(ctx context.Context, in *RefreshTokenR
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
 //     again. SHUTTING_DOWN: another replica can answer.
-//   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token was renewed a moment ago;
-//     RetryInfo says when it may be renewed again.
+//   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token has just replaced a
+//     rejected one; RetryInfo says when it may be replaced itself.
 //   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
 //     server's keyset. Without a reason: a fault of the broker.
 type TokenServiceServer interface {
@@ -127,7 +129,9 @@ type TokenServiceServer interface {
 	GetToken(context.Context, *GetTokenRequest) (*GetTokenResponse, error)
 	// RefreshToken replaces a token that Smokeball rejected although it has not
 	// expired. Name the rejected token: if the broker already holds another, that
-	// one is the answer, at no cost; else one new token is bought for all who ask.
+	// one is the answer, at no cost; else one new token is bought for all who ask,
+	// and not another within a minute (within a quarter of its life, if that is
+	// less).
 	//
 	// Smokeball answers 401 or 403 also for a missing scope, a wrong account or a
 	// wrong API key, which a new token does not cure. Ask once per rejected token
