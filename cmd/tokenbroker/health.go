@@ -8,10 +8,13 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
 type healthCommand struct {
-	OpsAddr string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"The server's --ops-addr. Default ${default}."`
+	Config  kong.ConfigFlag `placeholder:"FILE" help:"The server's --config."`
+	OpsAddr string          `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"The server's --ops-addr. Default ${default}."`
 }
 
 // Run asks the server on this machine whether it is ready.
@@ -23,13 +26,14 @@ func (c *healthCommand) Run(ctx context.Context, out output) error {
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1" // What listens everywhere listens here.
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+net.JoinHostPort(host, port)+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := &http.Client{Transport: &http.Transport{}} // No proxy: it is this machine that is asked.
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}

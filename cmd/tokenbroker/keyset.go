@@ -33,6 +33,6 @@ func (c *rotateKeysetCommand) Run(out output) error {
 	if err := seal.Rotate(c.File); err != nil {
 		return err
 	}
-	_, err := fmt.Fprintf(out.stdout, "added a key to %s, which seals from now on: give it to every replica and restart them, and change no tenant until all have it\n", c.File)
+	_, err := fmt.Fprintf(out.stdout, "added a key to %s, which seals from now on: give it to every replica and restart them, and change no tenant until all have it (tokens may be bought twice meanwhile)\n", c.File)
 	return err
 }

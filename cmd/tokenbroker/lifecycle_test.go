@@ -188,3 +188,35 @@ func TestARotatedKeysetReadsWhatIsStored(t *testing.T) {
 		t.Errorf("with another keyset: %v, %v", list, err)
 	}
 }
+
+func TestAClientThatIsTurnedAwayLeavesATrace(t *testing.T) {
+	dir := t.TempDir()
+	writeCertificates(t, dir)
+	p := start(t, "serve", "--grpc-addr=127.0.0.1:0", "--ops-addr=127.0.0.1:0", "--redis-url="+redistest.Start(t).URL(), "--keyset-file="+keysetFile(t),
+		"--tls-cert-file="+filepath.Join(dir, "server.pem"), "--tls-key-file="+filepath.Join(dir, "server-key.pem"), "--client-ca-file="+filepath.Join(dir, "ca.pem")).ready()
+	if _, err := get(t.Context(), p.connect(), "acme"); err == nil { // Without TLS.
+		t.Error("served")
+	}
+	until(t, "logged", func() bool { return strings.Contains(p.log.String(), "tls handshake refused") })
+}
+
+func TestAnEmptyVariableIsOneThatIsNotSet(t *testing.T) {
+	cmd := exec.Command(binary, "serve", "--insecure")
+	cmd.Env = []string{"TOKENBROKER_OPS_ADDR=", "TOKENBROKER_DRAIN_TIMEOUT=", "TOKENBROKER_CONFIG=", "TOKENBROKER_KEYSET_FILE="}
+	if out, _ := cmd.CombinedOutput(); !strings.Contains(string(out), "--keyset-file") {
+		t.Errorf("%s", out)
+	}
+}
+
+func TestTheHealthVerbTakesItsAddressFromTheFileAndNoProxy(t *testing.T) {
+	p := start(t, serveArgs(redistest.Start(t).URL(), keysetFile(t), startIssuer(t))...).ready()
+	file := filepath.Join(t.TempDir(), "tokenbroker.yaml")
+	if err := os.WriteFile(file, []byte("ops-addr: "+p.ops+"\nlog-level: info\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary, "health", "--config="+file)
+	cmd.Env = []string{"HTTP_PROXY=http://127.0.0.1:1"}
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "ready\n" {
+		t.Errorf("%v: %s", err, out)
+	}
+}

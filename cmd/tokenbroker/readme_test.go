@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,9 +139,23 @@ func play(t *testing.T, heading string, run func(string) string) {
 	}
 }
 
+// needPorts fails the test if somebody else serves where the README's commands
+// go: they would be answered by a stranger.
+func needPorts(t *testing.T) {
+	t.Helper()
+	for _, addr := range []string{"127.0.0.1:9090", "127.0.0.1:9091", "127.0.0.1:9092"} {
+		l, err := net.Listen("tcp", addr)
+		if err != nil {
+			t.Fatalf("the README's commands need %s: end what listens there (%v)", addr, err)
+		}
+		_ = l.Close()
+	}
+}
+
 // TestTheREADMEsSession does what a newcomer does: make run in one terminal, the
 // session in another, the lines that make run prints, and Ctrl-C.
 func TestTheREADMEsSession(t *testing.T) {
+	needPorts(t)
 	cmd := exec.Command("make", "run")
 	cmd.Dir = root
 	cmd.Env = nil
@@ -200,6 +215,7 @@ func TestTheREADMEsSession(t *testing.T) {
 
 // TestTheREADMEsProduction does what an operator does first.
 func TestTheREADMEsProduction(t *testing.T) {
+	needPorts(t)
 	text, _ := readme(t)
 	settings := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(section(t, text, "In production"))
 	if settings == nil {

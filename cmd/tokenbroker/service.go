@@ -90,7 +90,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 // also while Redis is away: it has tokens in memory, and the issuer. If every
 // replica stopped serving when Redis does, Redis would be missed by everyone.
 func (s *service) becomeReady(ctx context.Context) {
-	for {
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		ping, cancel := context.WithTimeout(ctx, time.Second)
 		err := s.store.Ping(ping)
 		cancel()
@@ -102,9 +102,9 @@ func (s *service) becomeReady(ctx context.Context) {
 			s.api.SetServing(true)
 			return
 		}
-		s.log.Warn("not ready: redis is out of reach", "error", err)
+		s.log.Warn("not ready: redis does not serve", "error", err)
 		select {
-		case <-time.After(500 * time.Millisecond):
+		case <-time.After(wait):
 		case <-ctx.Done():
 			return
 		}

@@ -34,7 +34,7 @@ type Store interface {
 	// Load returns what is kept under k; nil for what there is not.
 	Load(ctx context.Context, k token.Key) (*token.Token, *token.Failure, error)
 	// Save keeps t until it expires and forgets the failure, unless a token that was
-	// issued later is kept already. The same token is not kept for longer than it
+	// issued later, and is not the one that t replaced, is kept already. The same token is not kept for longer than it
 	// was. It returns the token that is kept then.
 	Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error)
 	// SaveFailure keeps f until f.RetryAt.

@@ -65,12 +65,13 @@ func (e *entry) usable(now time.Time, atLeast time.Duration) *token.Token {
 }
 
 // adopt holds t from now on and has Broker.due called when it is due. It refuses
-// a token if one that was issued later is held.
+// a token if one that was issued later, or has replaced it, is held. Issue times
+// that come out of the store are right to some milliseconds.
 func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	held := e.token.Load()
-	if held != nil && held.ID != t.ID && held.Issued.After(t.Issued) {
+	if held != nil && held.ID != t.ID && held.ID != t.Replaced && (held.Replaced == t.ID || held.Issued.After(t.Issued)) {
 		return false
 	}
 	if held == nil || held.ID != t.ID {

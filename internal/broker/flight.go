@@ -93,7 +93,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		t, err := b.look(ctx, e, o.replaces)
 		switch {
 		case errors.Is(err, ErrStore):
-			return b.buy(ctx, e, o.forced)
+			return b.buy(ctx, e, o)
 		case t != nil || err != nil:
 			return t, err
 		}
@@ -101,14 +101,14 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		switch {
 		case err != nil:
 			b.log.WarnContext(ctx, "store is out of reach: a token is bought without asking the other replicas", "error", err)
-			return b.buy(ctx, e, o.forced)
+			return b.buy(ctx, e, o)
 		case acquired:
 			defer b.release(release)
 			// Whoever had the lease before may have brought a token.
 			if t, err := b.look(ctx, e, o.replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
 				return t, err
 			}
-			return b.buy(ctx, e, o.forced)
+			return b.buy(ctx, e, o)
 		}
 		select {
 		case <-e.woken:
@@ -160,7 +160,7 @@ func (b *Broker) follow(e *entry, tokenID string) {
 }
 
 // buy makes the exchange and keeps what it brings, for this replica and all.
-func (b *Broker) buy(ctx context.Context, e *entry, forced bool) (*token.Token, error) {
+func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	begun := time.Now()
@@ -175,7 +175,7 @@ func (b *Broker) buy(ctx context.Context, e *entry, forced bool) (*token.Token, 
 		return nil, b.refused(ctx, e, &token.Failure{Class: token.Unavailable, Message: "the issuer did not answer in time", Cause: err})
 	}
 	b.log.InfoContext(ctx, "token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest, "token_id", t.ID,
-		"lifetime", t.Lifetime().Round(time.Second), "took", time.Since(begun).Round(time.Millisecond))
+		"lifetime", t.Lifetime().Round(time.Second).String(), "took", time.Since(begun).Round(time.Millisecond).String())
 	if !t.Usable(time.Now(), 0) {
 		// It is good for those who wait for it, if for anybody. Not to buy one for
 		// every call, the next have to wait.
@@ -183,7 +183,9 @@ func (b *Broker) buy(ctx context.Context, e *entry, forced bool) (*token.Token, 
 		return t, nil
 	}
 	bought := *t
-	bought.Forced = forced
+	if o.forced {
+		bought.Replaced = o.replaces
+	}
 	return b.keep(ctx, e, &bought), nil
 }
 

@@ -89,6 +89,9 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 	// caller. Three looks are one more than it takes.
 	for range 3 {
 		now := time.Now()
+		if t := e.usable(now, 0); t != nil && tooMuch(t, atLeast) {
+			return nil, ErrMinRemaining
+		}
 		if t := e.usable(now, atLeast); t != nil {
 			if !e.used.Load() {
 				e.used.Store(true)
@@ -102,11 +105,6 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 		}
 		var o order
 		if t := e.usable(now, 0); t != nil {
-			// What only a token can do that is younger than this would have one bought
-			// for every such call.
-			if atLeast > t.Lifetime()-t.RefreshInterval() {
-				return nil, ErrMinRemaining
-			}
 			o.replaces = t.ID
 		}
 		if f := e.failure.Load(); f.Holds(now) {
@@ -118,11 +116,17 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			return nil, err
 		}
 		// One that cannot be kept is handed out to those who have waited for it.
-		if now = time.Now(); t.Usable(now, atLeast) || !t.Usable(now, 0) {
+		if now = time.Now(); !tooMuch(t, atLeast) && (t.Usable(now, atLeast) || !t.Usable(now, 0)) {
 			return t, nil
 		}
 	}
 	return nil, ErrMinRemaining
+}
+
+// tooMuch says that no token like t lives for atLeast, or only one that was
+// bought within the refresh interval: one would be bought for every such call.
+func tooMuch(t *token.Token, atLeast time.Duration) bool {
+	return atLeast > 0 && atLeast > t.Lifetime()-t.RefreshInterval()
 }
 
 // refresh is the rule of Refresh for one key.
@@ -143,7 +147,7 @@ func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token
 		return nil, f
 	}
 	// A new token that is rejected too is not cured by another.
-	if age, interval := now.Sub(held.Issued), held.RefreshInterval(); held.Forced && age < interval {
+	if age, interval := now.Sub(held.Issued), held.RefreshInterval(); held.Replaced != "" && age < interval {
 		return nil, &TooSoonError{interval - age}
 	}
 	return b.join(ctx, e, order{replaces: held.ID, forced: true})

@@ -49,6 +49,11 @@ type Serve struct {
 
 // Validate refuses settings that do not go together. Kong calls it.
 func (c *Serve) Validate() error {
+	for _, addr := range []struct{ flag, value string }{{"--grpc-addr", c.GRPCAddr}, {"--ops-addr", c.OpsAddr}} {
+		if _, port, err := net.SplitHostPort(addr.value); err != nil || port == "" {
+			return fmt.Errorf("%s=%s: want HOST:PORT", addr.flag, addr.value)
+		}
+	}
 	withTLS := c.TLSCertFile != "" || c.TLSKeyFile != "" || c.ClientCAFile != ""
 	switch {
 	case c.Insecure && withTLS:

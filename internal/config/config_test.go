@@ -152,6 +152,8 @@ func TestBadFile(t *testing.T) {
 	}{
 		"unknown name":          {"redis-uri: x\n", []string{"redis-uri"}},
 		"a flag of no command":  {"help: true\n", []string{"help"}},
+		"a setting of dev":      {"token-lifetime: 5m\n", []string{"unknown setting", "token-lifetime"}},
+		"a name with _":         {"keyset_file: x\n", []string{"unknown setting", "keyset_file", "line 1"}},
 		"the file itself":       {"config: other.yaml\n", []string{"config"}},
 		"name with dashes":      {"--insecure: true\n", []string{"--insecure"}},
 		"name of a variable":    {"TOKENBROKER_REDIS_URL: x\n", []string{"TOKENBROKER_REDIS_URL"}},

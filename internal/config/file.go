@@ -12,21 +12,31 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// File reads settings from YAML. It is a kong.ConfigurationLoader.
+// File reads settings from YAML. It is a kong.ConfigurationLoader. Its errors
+// name settings and lines, and quote no values.
 func File(r io.Reader) (kong.Resolver, error) {
-	settings := map[string]yaml.Node{}
+	var document yaml.Node
 	decoder := yaml.NewDecoder(r)
-	if err := decoder.Decode(&settings); err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("not YAML of names and values: %w", err)
+	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
+		return file{}, nil
+	} else if err != nil || document.Content[0].Kind != yaml.MappingNode {
+		return nil, errors.New("the configuration file is not YAML of names and values")
 	}
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one YAML document in the configuration file")
 	}
 	values := file{}
-	for name, node := range settings {
-		value, err := text(&node)
+	for pair := range slices.Chunk(document.Content[0].Content, 2) {
+		name := pair[0].Value
+		if !known(name) {
+			return nil, fmt.Errorf("unknown setting %q in the configuration file, line %d", name, pair[0].Line)
+		}
+		if _, twice := values[name]; twice {
+			return nil, fmt.Errorf("setting %q is in the configuration file twice, again in line %d", name, pair[0].Line)
+		}
+		value, err := text(pair[1])
 		if err != nil {
-			return nil, fmt.Errorf("setting %q in the configuration file: %w", name, err)
+			return nil, fmt.Errorf("setting %q in the configuration file, line %d: %w", name, pair[0].Line, err)
 		}
 		values[name] = value
 	}
@@ -57,20 +67,14 @@ func text(n *yaml.Node) (string, error) {
 // file maps the names of flags to values.
 type file map[string]string
 
-// Validate refuses names that no flag has.
-func (f file) Validate(app *kong.Application) error {
-	var known []string
-	for _, command := range app.Children {
-		for _, flag := range command.Flags {
-			known = append(known, flag.Name)
-		}
-	}
-	for name := range f {
-		if !slices.Contains(known, name) || name == "config" {
-			return fmt.Errorf("unknown setting %q in the configuration file", name)
-		}
-	}
-	return nil
+// Validate accepts everything: File has refused what there is no setting for.
+func (file) Validate(*kong.Application) error { return nil }
+
+// known says whether there is a setting with this name.
+func known(name string) bool {
+	settings, err := kong.New(&Serve{})
+	return err == nil && name != "help" && name != "config" &&
+		slices.ContainsFunc(settings.Model.Flags, func(f *kong.Flag) bool { return f.Name == name })
 }
 
 // Resolve returns the value for a flag; nil if the file has none, or a variable

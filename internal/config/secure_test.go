@@ -26,7 +26,7 @@ func TestInsecure(t *testing.T) {
 	for addr, fine := range map[string]bool{
 		"127.0.0.1:9090": true, "127.8.8.8:9090": true, "[::1]:9090": true, "localhost:9090": true,
 		"0.0.0.0:9090": false, "[::]:9090": false, ":9090": false, "broker.example:9090": false, "localhost.example:9090": false,
-		"192.168.0.1:9090": false, "127.0.0.1": false, "": false, "127.0.0.1.example:9090": false,
+		"192.168.0.1:9090": false, "127.0.0.1.example:9090": false,
 	} {
 		t.Run(addr, func(t *testing.T) {
 			_, err := parse(t, "", nil, append(enough, "--grpc-addr="+addr)...)
@@ -37,6 +37,15 @@ func TestInsecure(t *testing.T) {
 				wantRefused(t, err, "--insecure", "--grpc-addr")
 			}
 		})
+	}
+}
+
+func TestAddressesHaveAPort(t *testing.T) {
+	for _, flag := range []string{"--grpc-addr", "--ops-addr"} {
+		for _, addr := range []string{"", "127.0.0.1", "127.0.0.1:", "9090", "[::1]"} {
+			_, err := parse(t, "", nil, append(enough, flag+"="+addr)...)
+			wantRefused(t, err, flag, "HOST:PORT")
+		}
 	}
 }
 

@@ -15,7 +15,7 @@ var (
 	answersDesc = prometheus.NewDesc("tokenbroker_answers_total",
 		"Tokens handed out: from memory, or after the caller waited for the store, another replica or the issuer.", []string{"from"}, nil)
 	exchangesDesc = prometheus.NewDesc("tokenbroker_exchanges_total",
-		"Token requests made to the issuer, all attempts of one exchange counted once, by outcome. Each with the outcome \"ok\" is billed.", []string{"outcome"}, nil)
+		"Token requests made to the issuer, all attempts of one exchange counted once, by outcome. At least those with the outcome \"ok\" are billed.", []string{"outcome"}, nil)
 )
 
 // BrokerMetrics returns the metrics of a broker.

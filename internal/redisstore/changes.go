@@ -48,7 +48,7 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 	for {
 		err := s.follow(ctx, l, &last, func() {
 			if backoff > 0 {
-				s.log.InfoContext(ctx, "redis is back")
+				s.log.InfoContext(ctx, "redis serves again")
 			}
 			backoff = 0
 		})
@@ -56,7 +56,7 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 			return
 		}
 		if backoff == 0 {
-			s.log.WarnContext(ctx, "redis is out of reach: changes by other replicas are not heard", "error", err)
+			s.log.WarnContext(ctx, "redis does not serve: changes by other replicas are not heard", "error", err)
 			backoff = 50 * time.Millisecond
 		}
 		backoff = min(maxFollowBackoff, 2*backoff)

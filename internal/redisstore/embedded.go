@@ -39,7 +39,7 @@ func (e *Embedded) Close() {
 // clock lets time pass in the store, which miniredis leaves to its user.
 func (e *Embedded) clock() {
 	defer close(e.done)
-	ticker := time.NewTicker(50 * time.Millisecond)
+	ticker := time.NewTicker(10 * time.Millisecond)
 	defer ticker.Stop()
 	for last := time.Now(); ; {
 		select {

@@ -134,3 +134,19 @@ func TestConcurrentSavesLeaveTheYoungest(t *testing.T) {
 		}
 	})
 }
+
+// Ages are right to some milliseconds only; a caller may be quicker.
+func TestATokenReplacesTheOneItWasBoughtFor(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		k, rejected := keyOf("acme"), newToken("rejected", 0, time.Hour)
+		f.save(t, k, rejected)
+		better := newToken("better", 20*time.Millisecond, time.Hour)
+		if kept := f.save(t, k, better); kept.ID != rejected.ID {
+			t.Errorf("an older token that replaces nothing: kept %s", text(kept))
+		}
+		better.Replaced = rejected.ID
+		if kept := f.save(t, k, better); kept.ID != better.ID {
+			t.Errorf("the token that replaces it: kept %s", text(kept))
+		}
+	})
+}

@@ -74,7 +74,9 @@ func Open(c Config) (*Store, error) {
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	return &Store{client: redis.NewClient(options), prefix: c.Prefix, keyset: c.Keyset, log: c.Logger}, nil
+	client := redis.NewClient(options)
+	client.AddHook(reducing{})
+	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger}, nil
 }
 
 // clientLog takes what the client says of itself, mostly of connections that
@@ -83,6 +85,11 @@ type clientLog struct{ log *slog.Logger }
 
 // Printf implements the client's logger.
 func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
+	for n, value := range v {
+		if err, ok := value.(error); ok {
+			v[n] = reduce(err)
+		}
+	}
 	l.log.DebugContext(ctx, "redis client", "says", fmt.Sprintf(format, v...))
 }
 

@@ -12,7 +12,7 @@ import (
 func TestTokenComesBackAsItWasSaved(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		k, saved := keyOf("acme"), newToken("the token", 10*time.Minute, time.Hour)
-		saved.Forced = true
+		saved.Replaced = "another"
 		if kept := f.save(t, k, saved); kept != saved {
 			t.Errorf("Save kept %s", text(kept))
 		}
@@ -20,7 +20,7 @@ func TestTokenComesBackAsItWasSaved(t *testing.T) {
 		if got == nil || failure != nil {
 			t.Fatalf("loaded %s, failure %v", text(got), failure)
 		}
-		if got.ID != saved.ID || text(got) != text(saved) || !slices.Equal(got.Scopes, saved.Scopes) || !got.Forced {
+		if got.ID != saved.ID || text(got) != text(saved) || !slices.Equal(got.Scopes, saved.Scopes) || got.Replaced != saved.Replaced {
 			t.Errorf("loaded %s %s %v, saved %s %s %v", got.ID, text(got), got.Scopes, saved.ID, text(saved), saved.Scopes)
 		}
 		for name, times := range map[string][2]time.Time{

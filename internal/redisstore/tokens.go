@@ -19,8 +19,8 @@ type tokenRecord struct {
 	AccessToken   string    `json:"access_token"`
 	Scopes        []string  `json:"scopes,omitempty"`
 	LifeMS        int64     `json:"life_ms"`
-	RefreshLeftMS int64     `json:"refresh_left_ms"` // what is left of the life when the refresh is due
-	Forced        bool      `json:"forced,omitempty"`
+	RefreshLeftMS int64     `json:"refresh_left_ms"`    // what is left of the life when the refresh is due
+	Replaced      string    `json:"replaced,omitempty"` // the id of a rejected token
 }
 
 // failureRecord is a sealed failure.
@@ -68,7 +68,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	if left <= 0 {
 		return t, nil
 	}
-	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds(), t.Forced})
+	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds(), t.Replaced})
 	if err != nil {
 		return nil, fmt.Errorf("encode token: %w", err)
 	}
@@ -78,7 +78,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	}
 	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
 	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
-		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(asked)).Slice()
+		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(asked), t.Replaced).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("save token: %w", err)
 	}
@@ -140,7 +140,7 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 		Issued:      expires.Add(-life),
 		Expires:     expires,
 		RefreshAt:   expires.Add(-time.Duration(r.RefreshLeftMS) * time.Millisecond),
-		Forced:      r.Forced,
+		Replaced:    r.Replaced,
 	}, nil
 }
 

@@ -102,12 +102,15 @@ func tenantToProto(t *tenant.Tenant) *pb.Tenant {
 }
 
 // applyProto sets what administrators may set. An input-only field that is empty
-// leaves what is registered, since nobody can have read it to give it back.
+// leaves what is registered, since nobody can have read it to give it back; so
+// does an unspecified state or environment, since nobody should enable a tenant
+// by leaving something out.
 func applyProto(t *tenant.Tenant, p *pb.Tenant) {
 	t.DisplayName = p.GetDisplayName()
 	t.Region = regions[p.GetRegion()]
-	t.Environment = environments[p.GetEnvironment()]
-	if p.GetEnvironment() == pb.Environment_ENVIRONMENT_UNSPECIFIED {
+	if environment, ok := environments[p.GetEnvironment()]; ok {
+		t.Environment = environment
+	} else if t.Environment == "" {
 		t.Environment = tenant.Production
 	}
 	t.ClientID = p.GetClientId()
@@ -120,7 +123,9 @@ func applyProto(t *tenant.Tenant, p *pb.Tenant) {
 	}
 	t.AccountID = p.GetAccountId()
 	t.Scopes = p.GetScopes()
-	t.Disabled = p.GetState() == pb.Tenant_STATE_DISABLED
+	if p.GetState() != pb.Tenant_STATE_UNSPECIFIED {
+		t.Disabled = p.GetState() == pb.Tenant_STATE_DISABLED
+	}
 	t.KeepWarm = p.GetKeepWarm()
 	t.Labels = p.GetLabels()
 }

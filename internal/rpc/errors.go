@@ -98,13 +98,18 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		log.ErrorContext(ctx, "store is out of reach", "tenant", name, "error", err)
 		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "the store of tenants and tokens is out of reach", retry(time.Second))
 	case errors.Is(err, broker.ErrClosed):
-		return failed(codes.Unavailable, "SHUTTING_DOWN", "this replica is shutting down", retry(0))
+		return shuttingDown()
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	default:
 		log.ErrorContext(ctx, "internal error", "tenant", name, "error", err)
 		return status.Error(codes.Internal, "internal error")
 	}
+}
+
+// shuttingDown sends a caller to another replica.
+func shuttingDown() error {
+	return failed(codes.Unavailable, "SHUTTING_DOWN", "this replica is shutting down", retry(0))
 }
 
 func failed(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {

@@ -52,7 +52,11 @@ func until(ended context.Context) grpc.StreamServerInterceptor {
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		defer context.AfterFunc(ended, cancel)()
-		return handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+		err := handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+		if ended.Err() != nil && stream.Context().Err() == nil {
+			return shuttingDown()
+		}
+		return err
 	}
 }
 

@@ -95,7 +95,7 @@ func NewServer(c Config) (*Server, error) {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}
 	if c.TLS != nil {
-		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
+		options = append(options, grpc.Creds(logHandshakes(credentials.NewTLS(c.TLS), c.Logger)))
 	}
 	s := &Server{grpc.NewServer(options...), health.NewServer(), endStreams}
 	pb.RegisterTokenServiceServer(s.server, &tokenService{broker: c.Broker, log: c.Logger})

@@ -19,6 +19,7 @@ import (
 const (
 	defaultPageSize    = 50
 	maxPageSize        = 1000
+	maxPageBytes       = 1 << 20 // Clients take 4 MiB, if nobody has told them otherwise.
 	defaultFallbackTTL = 24 * time.Hour
 )
 
@@ -62,14 +63,20 @@ func (s *tenantService) ListTenants(ctx context.Context, req *pb.ListTenantsRequ
 	if err != nil {
 		return nil, err
 	}
+	bytes := 0
 	tenants, next, err := s.registry.List(ctx, after, size)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, "tenants", err)
 	}
-	resp := &pb.ListTenantsResponse{NextPageToken: pageToken(next)}
-	for _, t := range tenants {
+	resp := &pb.ListTenantsResponse{}
+	for n, t := range tenants {
 		resp.Tenants = append(resp.Tenants, tenantToProto(t))
+		if bytes += proto.Size(resp.Tenants[n]); bytes >= maxPageBytes && n < len(tenants)-1 {
+			next = t.ID
+			break
+		}
 	}
+	resp.NextPageToken = pageToken(next)
 	return resp, nil
 }
 
@@ -89,8 +96,14 @@ func (s *tenantService) UpdateTenant(ctx context.Context, req *pb.UpdateTenantRe
 		if names(req, "api_key") && p.GetApiKey() == "" {
 			t.APIKey = secret.Text{}
 		}
-		if names(req, "client_secret") && p.GetClientSecret() == "" {
-			return &tenant.FieldError{Field: "client_secret", Description: "must be given"}
+		for field, given := range map[string]bool{
+			"client_secret": p.GetClientSecret() != "",
+			"environment":   p.GetEnvironment() != pb.Environment_ENVIRONMENT_UNSPECIFIED,
+			"state":         p.GetState() != pb.Tenant_STATE_UNSPECIFIED,
+		} {
+			if names(req, field) && !given {
+				return &tenant.FieldError{Field: field, Description: "must be given"}
+			}
 		}
 		return nil
 	})

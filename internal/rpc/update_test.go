@@ -51,8 +51,6 @@ func TestUpdateTenant(t *testing.T) {
 			func(p *pb.Tenant) { p.Scopes = []string{"contacts/read", "matters/write"} }, "acme-key"},
 		{"scopes cleared", []string{"scopes"}, &pb.Tenant{}, func(p *pb.Tenant) { p.Scopes = nil }, "acme-key"},
 		{"keep_warm off", []string{"keep_warm"}, &pb.Tenant{}, func(p *pb.Tenant) { p.KeepWarm = false }, "acme-key"},
-		{"state left out is active", []string{"state"}, &pb.Tenant{}, func(*pb.Tenant) {}, "acme-key"},
-		{"environment left out is production", []string{"environment"}, &pb.Tenant{}, func(*pb.Tenant) {}, "acme-key"},
 		{"api_key", []string{"api_key"}, &pb.Tenant{ApiKey: "new-key"}, func(*pb.Tenant) {}, "new-key"},
 		{"api_key cleared", []string{"api_key"}, &pb.Tenant{}, func(*pb.Tenant) {}, ""},
 		{"client_secret to the same", []string{"client_secret"}, &pb.Tenant{ClientSecret: "acme-secret"}, func(*pb.Tenant) {}, "acme-key"},

@@ -50,7 +50,8 @@ func Create(path string) error {
 
 // Rotate adds a key to the keyset at path and makes it the one that seals. The
 // keys before it stay and open what they sealed. The file is replaced at once or
-// not at all; it keeps its mode, and belongs to whoever rotates.
+// not at all; it keeps its mode and its owner. Two rotations at the same time are
+// one too many: the key that one of them adds may be lost.
 //
 // Who has the file from before cannot open what is sealed after.
 func Rotate(path string) error {
@@ -85,7 +86,7 @@ func Rotate(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(f.Chmod(info.Mode().Perm()), finish(f, content)); err != nil {
+	if err := errors.Join(f.Chmod(info.Mode().Perm()), keepOwner(f, info), finish(f, content)); err != nil {
 		return err
 	}
 	if err := os.Rename(f.Name(), path); err != nil {

@@ -142,13 +142,14 @@ func describe(resp *http.Response, class token.Class, what string, cause error) 
 	}
 }
 
+const maxRetryAfter = time.Hour
+
 // retryAfter reads a Retry-After header, RFC 9110 section 10.2.3: seconds, or a
-// date, which is compared with the server's own Date where there is one. 0 if
-// there is none, it cannot be read, or it is over.
+// date, which is compared with the server's own Date where there is one. An hour
+// at most; 0 if there is none, it cannot be read, or it is over.
 func retryAfter(value, date string) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
-		const most = 24 * time.Hour
-		return time.Duration(min(seconds, uint64(most/time.Second))) * time.Second
+		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
@@ -158,5 +159,5 @@ func retryAfter(value, date string) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return max(0, at.Sub(now))
+	return min(max(0, at.Sub(now)), maxRetryAfter)
 }

@@ -29,8 +29,9 @@ type Token struct {
 	// RefreshAt is when a token in use is to be replaced. It is drawn once, when
 	// the token is bought, and kept with it.
 	RefreshAt time.Time
-	// Forced says that the token replaced one that Smokeball had rejected.
-	Forced bool
+	// Replaced is the ID of the token that this one replaced because Smokeball had
+	// rejected it; empty if there was none.
+	Replaced string
 }
 
 // ID returns the name of an access token: 32 hexadecimal digits of its SHA-256.

@@ -87,7 +87,7 @@ func (Region) EnumDescriptor() ([]byte, []int) {
 type Environment int32
 
 const (
-	// In a request: production.
+	// In CreateTenant: production. In UpdateTenant: as it is.
 	Environment_ENVIRONMENT_UNSPECIFIED Environment = 0
 	// Live client files.
 	Environment_ENVIRONMENT_PRODUCTION Environment = 1
@@ -140,7 +140,7 @@ func (Environment) EnumDescriptor() ([]byte, []int) {
 type Tenant_State int32
 
 const (
-	// In a request: active.
+	// In CreateTenant: active. In UpdateTenant: as it is.
 	Tenant_STATE_UNSPECIFIED Tenant_State = 0
 	// Tokens are handed out.
 	Tenant_STATE_ACTIVE Tenant_State = 1
@@ -271,8 +271,8 @@ func (CheckTenantResponse_Finding) EnumDescriptor() ([]byte, []int) {
 // region and environment.
 type Tenant struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Resource name, "tenants/{tenant}". Immutable. Ignored by CreateTenant,
-	// which takes tenant_id.
+	// Resource name, "tenants/{tenant}". Immutable. CreateTenant takes tenant_id
+	// and ignores it, but it must be well-formed if it is there.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// A name for people, up to 128 characters.
 	DisplayName string `protobuf:"bytes,2,opt,name=display_name,json=displayName,proto3" json:"display_name,omitempty"`
@@ -826,7 +826,8 @@ func (x *GetTenantResponse) GetTenant() *Tenant {
 // ListTenantsRequest asks for one page of tenants.
 type ListTenantsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The most tenants to return. Zero: 50. Values above 1000 count as 1000.
+	// The most tenants to return. Zero: 50. Values above 1000 count as 1000. A page
+	// may have fewer, if it would be larger than about 1 MiB.
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// next_page_token of the page before. Empty: the first page.
 	PageToken     string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
@@ -941,8 +942,8 @@ type UpdateTenantRequest struct {
 	// match.
 	Tenant *Tenant `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
 	// The fields to change. Absent: every field that is set in tenant. "*": every
-	// field, where an empty client_secret or api_key leaves the registered one in
-	// place. Output-only fields in it are ignored; name is immutable.
+	// field, where an empty client_secret or api_key, or an unspecified state or
+	// environment, leaves what is registered. Output-only fields in it are ignored; name is immutable.
 	UpdateMask *fieldmaskpb.FieldMask `protobuf:"bytes,2,opt,name=update_mask,json=updateMask,proto3" json:"update_mask,omitempty"`
 	// Check the request and answer as if, but store nothing.
 	ValidateOnly  bool `protobuf:"varint,3,opt,name=validate_only,json=validateOnly,proto3" json:"validate_only,omitempty"`

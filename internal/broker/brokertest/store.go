@@ -136,7 +136,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 		sooner := t.Expires.Sub(kept.Expires)
 		kept = *t
 		kept.Issued, kept.RefreshAt, kept.Expires = t.Issued.Add(-sooner), t.RefreshAt.Add(-sooner), t.Expires.Add(-sooner)
-	case !kept.Issued.After(t.Issued):
+	case kept.ID == t.Replaced || !kept.Issued.After(t.Issued):
 		kept = *t
 	}
 	s.tokens[k] = kept

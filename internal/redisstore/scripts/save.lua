@@ -13,7 +13,8 @@
 --
 -- KEYS: token, failure
 -- ARGV: token id, life in ms, ms left when this was sent, record (begins with
---       "id.life."), when this was sent, in ms by this server's clock; 0: unknown
+--       "id.life."), when this was sent, in ms by this server's clock (0:
+--       unknown), id of the token that this one replaces ('': none)
 local left = tonumber(ARGV[3])
 local sooner = 0
 local sent = tonumber(ARGV[5])
@@ -34,7 +35,7 @@ if id and currentLeft > 0 and currentLeft <= tonumber(life) then
 		if currentLeft < left then
 			left, sooner = currentLeft, 1
 		end
-	elseif tonumber(life) - currentLeft < tonumber(ARGV[2]) - left then
+	elseif id ~= ARGV[6] and tonumber(life) - currentLeft < tonumber(ARGV[2]) - left then
 		return {current, currentLeft, 0}
 	end
 end

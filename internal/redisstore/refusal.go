@@ -1,0 +1,62 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// refusal is an error that Redis answered, reduced to its first word, which is
+// its kind (NOAUTH, READONLY, OOM). The rest can quote what was sent: to a Redis
+// without AUTH, the password.
+type refusal string
+
+// Error returns the kind first, as Redis does.
+func (r refusal) Error() string { return string(r) + ": redis refuses the command" }
+
+// RedisError marks it as an answer of Redis, for the client.
+func (refusal) RedisError() {}
+
+// reduce turns an answer of Redis into a refusal, and leaves other errors.
+func reduce(err error) error {
+	var answer redis.Error
+	if err == nil || errors.Is(err, redis.Nil) || !errors.As(err, &answer) {
+		return err
+	}
+	kind, _, _ := strings.Cut(strings.TrimPrefix(answer.Error(), "-"), " ")
+	if kind == "" || strings.Trim(kind, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") != "" {
+		kind = "ERR"
+	}
+	return refusal(kind)
+}
+
+// reducing has every error of the client reduced.
+type reducing struct{}
+
+// DialHook implements redis.Hook.
+func (reducing) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
+}
+
+// ProcessHook implements redis.Hook.
+func (reducing) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := reduce(next(ctx, cmd))
+		cmd.SetErr(reduce(cmd.Err()))
+		return err
+	}
+}
+
+// ProcessPipelineHook implements redis.Hook.
+func (reducing) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := reduce(next(ctx, cmds))
+		for _, cmd := range cmds {
+			cmd.SetErr(reduce(cmd.Err()))
+		}
+		return err
+	}
+}
