@@ -101,12 +101,16 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	b.reads[r] = true
 	epoch := b.epoch.Load()
 	b.subjectsMu.Unlock()
+	defer func() { // Also after a panic.
+		b.subjectsMu.Lock()
+		defer b.subjectsMu.Unlock()
+		delete(b.reads, r)
+	}()
 
 	t, err := b.tenants.Tenant(ctx, id)
 
 	b.subjectsMu.Lock()
 	defer b.subjectsMu.Unlock()
-	delete(b.reads, r)
 	switch {
 	case errors.Is(err, tenant.ErrNotFound), errors.Is(err, tenant.ErrUnreadable):
 		b.subjects.Delete(id)
