@@ -40,7 +40,7 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 	finding := &Finding{Endpoint: s.credential.Endpoint}
 	finding.Token, err = r.broker.try(ctx, s.credential)
 	if err == nil {
-		r.use(ctx, t, finding.Token)
+		r.use(ctx, s, finding.Token)
 		return finding, nil
 	}
 	if !errors.As(err, &finding.Failure) {
@@ -51,7 +51,7 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 	}
 	if former, ok := s.fallback(s.credential, time.Now()); ok {
 		if bought, err := r.broker.try(ctx, former); err == nil {
-			r.use(ctx, t, bought)
+			r.use(ctx, s, bought)
 			finding.FallbackUntil = t.FallbackUntil
 			return finding, nil
 		}

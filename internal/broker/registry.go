@@ -78,12 +78,9 @@ func (r *Registry) Create(ctx context.Context, t tenant.Tenant, validateOnly boo
 // *tenant.FieldError, tenant.ErrNotFound, tenant.ErrConflict, ErrStore.
 func (r *Registry) Update(ctx context.Context, id, etag string, validateOnly bool, change func(*tenant.Tenant) error) (*tenant.Tenant, error) {
 	for tries := 1; ; tries++ {
-		current, err := r.records.Tenant(ctx, id)
+		current, err := r.at(ctx, id, etag)
 		if err != nil {
-			return nil, outage(err)
-		}
-		if etag != "" && etag != current.Etag {
-			return nil, tenant.ErrConflict
+			return nil, err
 		}
 		next := *current
 		next.Labels = maps.Clone(current.Labels)
@@ -152,12 +149,9 @@ type Rotation struct {
 // token that the trial brought is put to use. Errors: *token.Failure from the
 // trial, then nothing has changed; those of Update.
 func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*tenant.Tenant, error) {
-	current, err := r.records.Tenant(ctx, id)
+	current, err := r.at(ctx, id, rotation.Etag)
 	if err != nil {
-		return nil, outage(err)
-	}
-	if rotation.Etag != "" && rotation.Etag != current.Etag {
-		return nil, tenant.ErrConflict
+		return nil, err
 	}
 	var bought *token.Token
 	if !rotation.SkipVerification {
@@ -182,14 +176,23 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 		return rotated, err
 	}
 	if bought != nil {
-		r.use(ctx, rotated, bought)
+		r.use(ctx, r.broker.newSubject(rotated), bought)
 	}
 	return rotated, nil
 }
 
+// at returns the tenant as it is stored now, which must be at the version etag
+// unless that is empty.
+func (r *Registry) at(ctx context.Context, id, etag string) (*tenant.Tenant, error) {
+	current, err := r.Tenant(ctx, id)
+	if err == nil && etag != "" && etag != current.Etag {
+		err = tenant.ErrConflict
+	}
+	return current, err
+}
+
 // use hands out t as the tenant's token from now on.
-func (r *Registry) use(ctx context.Context, owner *tenant.Tenant, t *token.Token) {
-	s := r.broker.newSubject(owner)
+func (r *Registry) use(ctx context.Context, s *subject, t *token.Token) {
 	if t.Lifetime() > 0 && !s.tenant.Disabled {
 		r.broker.keep(ctx, r.broker.entry(s, s.credential, s.digest), t)
 	}

@@ -25,10 +25,14 @@ func File(r io.Reader) (kong.Resolver, error) {
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		return nil, errors.New("more than one YAML document in the configuration file")
 	}
+	known, err := settings()
+	if err != nil {
+		return nil, err
+	}
 	values := file{}
 	for pair := range slices.Chunk(document.Content[0].Content, 2) {
 		name := pair[0].Value
-		if !known(name) {
+		if !known[name] {
 			return nil, fmt.Errorf("unknown setting %q in the configuration file, line %d", name, pair[0].Line)
 		}
 		if _, twice := values[name]; twice {
@@ -70,11 +74,17 @@ type file map[string]string
 // Validate accepts everything: File has refused what there is no setting for.
 func (file) Validate(*kong.Application) error { return nil }
 
-// known says whether there is a setting with this name.
-func known(name string) bool {
-	settings, err := kong.New(&Serve{})
-	return err == nil && name != "help" && name != "config" &&
-		slices.ContainsFunc(settings.Model.Flags, func(f *kong.Flag) bool { return f.Name == name })
+// settings returns the names of all settings that a file may have.
+func settings() (map[string]bool, error) {
+	parser, err := kong.New(&Serve{})
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, flag := range parser.Model.Flags {
+		names[flag.Name] = flag.Name != "help" && flag.Name != "config"
+	}
+	return names, nil
 }
 
 // Resolve returns the value for a flag; nil if the file has none, or a variable

@@ -3,7 +3,6 @@ package redisstore
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -37,9 +36,7 @@ func reduce(err error) error {
 type reducing struct{}
 
 // DialHook implements redis.Hook.
-func (reducing) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
-}
+func (reducing) DialHook(next redis.DialHook) redis.DialHook { return next }
 
 // ProcessHook implements redis.Hook.
 func (reducing) ProcessHook(next redis.ProcessHook) redis.ProcessHook {

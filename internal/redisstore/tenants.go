@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -122,19 +121,15 @@ func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*te
 		return nil, err
 	}
 	t.Etag, t.Updated = newEtag(), time.Now().UTC()
-	plain, err := json.Marshal(tenantRecord{
+	sealed, err := s.sealRecord(tenantRecord{
 		t.ID, t.Etag, t.DisplayName, t.Region, t.Environment, t.ClientID, t.Secret.Value.Reveal(),
 		t.Fallback.Value.Reveal(), t.FallbackUntil, t.APIKey.Reveal(), t.AccountID, t.Scopes, t.Disabled, t.KeepWarm,
 		t.Labels, t.Created, t.Updated,
-	})
+	}, s.tenantName(t.ID))
 	if err != nil {
-		return nil, fmt.Errorf("encode tenant: %w", err)
+		return nil, fmt.Errorf("write tenant: %w", err)
 	}
-	sealed, err := s.keyset.Seal(plain, s.tenantName(t.ID))
-	if err != nil {
-		return nil, fmt.Errorf("seal tenant: %w", err)
-	}
-	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+string(sealed)); err != nil {
+	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+sealed); err != nil {
 		return nil, err
 	}
 	return &t, nil
@@ -187,12 +182,12 @@ func (s *Store) openTenant(id, record string) (*tenant.Tenant, error) {
 }
 
 func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
-	plain, err := s.keyset.Open([]byte(sealed), s.tenantName(id))
+	var r tenantRecord
+	err := s.openRecord(sealed, s.tenantName(id), &r)
 	if err != nil {
 		return nil, err
 	}
-	var r tenantRecord
-	if err := json.Unmarshal(plain, &r); err != nil || r.ID != id || r.Etag != etag {
+	if r.ID != id || r.Etag != etag {
 		return nil, errMismatch
 	}
 	t := &tenant.Tenant{

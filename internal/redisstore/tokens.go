@@ -2,8 +2,6 @@ package redisstore
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -30,8 +28,6 @@ type failureRecord struct {
 	Message string      `json:"message"`
 	Streak  int         `json:"streak"`
 }
-
-var errMismatch = errors.New("record is not what its place says")
 
 // Load returns the token and the failure kept under k; nil for what there is
 // not. A record that cannot be opened counts as missing and is reported to the
@@ -68,13 +64,11 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	if left <= 0 {
 		return t, nil
 	}
-	plain, err := json.Marshal(tokenRecord{k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds(), t.Replaced})
+	sealed, err := s.sealRecord(tokenRecord{
+		k, t.AccessToken.Reveal(), t.Scopes, t.Lifetime().Milliseconds(), t.Expires.Sub(t.RefreshAt).Milliseconds(), t.Replaced,
+	}, s.tokenKey(k))
 	if err != nil {
-		return nil, fmt.Errorf("encode token: %w", err)
-	}
-	sealed, err := s.keyset.Seal(plain, s.tokenKey(k))
-	if err != nil {
-		return nil, fmt.Errorf("seal token: %w", err)
+		return nil, fmt.Errorf("save token: %w", err)
 	}
 	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
 	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
@@ -98,13 +92,9 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 	if left < time.Millisecond {
 		return nil
 	}
-	plain, err := json.Marshal(failureRecord{k, f.Class, f.Message, f.Streak})
+	sealed, err := s.sealRecord(failureRecord{k, f.Class, f.Message, f.Streak}, s.failureKey(k))
 	if err != nil {
-		return fmt.Errorf("encode failure: %w", err)
-	}
-	sealed, err := s.keyset.Seal(plain, s.failureKey(k))
-	if err != nil {
-		return fmt.Errorf("seal failure: %w", err)
+		return fmt.Errorf("save failure: %w", err)
 	}
 	if err := s.client.Set(ctx, s.failureKey(k), sealed, left).Err(); err != nil {
 		return fmt.Errorf("save failure: %w", err)
@@ -119,13 +109,9 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 	if !ok {
 		return nil, errMismatch
 	}
-	plain, err := s.keyset.Open([]byte(sealed), s.tokenKey(k))
-	if err != nil {
-		return nil, err
-	}
 	var r tokenRecord
-	if err := json.Unmarshal(plain, &r); err != nil {
-		return nil, errMismatch
+	if err := s.openRecord(sealed, s.tokenKey(k), &r); err != nil {
+		return nil, err
 	}
 	accessToken := secret.New(r.AccessToken)
 	life := time.Duration(r.LifeMS) * time.Millisecond
@@ -145,12 +131,11 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 }
 
 func (s *Store) openFailure(k token.Key, sealed string, retryAt time.Time) (*token.Failure, error) {
-	plain, err := s.keyset.Open([]byte(sealed), s.failureKey(k))
-	if err != nil {
+	var r failureRecord
+	if err := s.openRecord(sealed, s.failureKey(k), &r); err != nil {
 		return nil, err
 	}
-	var r failureRecord
-	if err := json.Unmarshal(plain, &r); err != nil || r.Key != k {
+	if r.Key != k {
 		return nil, errMismatch
 	}
 	return &token.Failure{Class: r.Class, Message: r.Message, Streak: r.Streak, RetryAt: retryAt}, nil

@@ -63,12 +63,12 @@ func (s *tenantService) ListTenants(ctx context.Context, req *pb.ListTenantsRequ
 	if err != nil {
 		return nil, err
 	}
-	bytes := 0
 	tenants, next, err := s.registry.List(ctx, after, size)
 	if err != nil {
 		return nil, toStatus(ctx, s.log, "tenants", err)
 	}
 	resp := &pb.ListTenantsResponse{}
+	bytes := 0
 	for n, t := range tenants {
 		resp.Tenants = append(resp.Tenants, tenantToProto(t))
 		if bytes += proto.Size(resp.Tenants[n]); bytes >= maxPageBytes && n < len(tenants)-1 {

@@ -142,14 +142,12 @@ func describe(resp *http.Response, class token.Class, what string, cause error) 
 	}
 }
 
-const maxRetryAfter = time.Hour
-
 // retryAfter reads a Retry-After header, RFC 9110 section 10.2.3: seconds, or a
-// date, which is compared with the server's own Date where there is one. An hour
-// at most; 0 if there is none, it cannot be read, or it is over.
+// date, which is compared with the server's own Date where there is one.
+// token.MaxRetryAfter at most; 0 if there is none, it cannot be read, or it is over.
 func retryAfter(value, date string) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 63); err == nil {
-		return time.Duration(min(seconds, uint64(maxRetryAfter/time.Second))) * time.Second
+		return time.Duration(min(seconds, uint64(token.MaxRetryAfter/time.Second))) * time.Second
 	}
 	at, err := http.ParseTime(value)
 	if err != nil {
@@ -159,5 +157,5 @@ func retryAfter(value, date string) time.Duration {
 	if err != nil {
 		now = time.Now()
 	}
-	return min(max(0, at.Sub(now)), maxRetryAfter)
+	return min(max(0, at.Sub(now)), token.MaxRetryAfter)
 }

@@ -64,8 +64,8 @@ const (
 	// How long a permanent refusal is remembered. A change of the credentials
 	// ends it at once; the time is for what is mended at the issuer's side.
 	refusalHold = 10 * time.Minute
-	// The longest Retry-After that is honoured.
-	maxRetryAfter = time.Hour
+	// MaxRetryAfter is the longest Retry-After that is honoured.
+	MaxRetryAfter = time.Hour
 )
 
 // Hold returns how long no exchange is tried after f: what the issuer asked for,
@@ -81,5 +81,5 @@ func (f *Failure) Hold(draw float64) time.Duration {
 	}
 	backoff := min(limit, first<<min(max(f.Streak-1, 0), 10))
 	backoff = backoff/2 + time.Duration(float64(backoff/2)*draw)
-	return max(backoff, min(f.RetryAfter, maxRetryAfter))
+	return max(backoff, min(f.RetryAfter, MaxRetryAfter))
 }
