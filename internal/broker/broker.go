@@ -4,9 +4,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -39,21 +41,28 @@ type Store interface {
 	Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error)
 	// SaveFailure keeps f until f.RetryAt.
 	SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error
-	// Lease takes the fleet's lease for buying a token. If it is acquired,
-	// release gives it back; if not, another replica has it.
-	Lease(ctx context.Context, k token.Key, ttl time.Duration) (release func(context.Context), acquired bool, err error)
+	// Lease takes the fleet's lease for buying a token, or prolongs it if owner has
+	// it, to ttl from now. If it is not acquired, another owner has it.
+	Lease(ctx context.Context, k token.Key, owner string, ttl time.Duration) (acquired bool, err error)
+	// Release ends the lease if owner has it still.
+	Release(ctx context.Context, k token.Key, owner string) error
+	// Admit gives an exchange at endpoint its turn within the fleet's budget.
+	Admit(ctx context.Context, endpoint string, r token.TurnRequest) (token.Turn, error)
 }
 
 // Tenants is where tenants are looked up.
 type Tenants interface {
-	// Tenant returns a tenant. The error may be tenant.ErrNotFound, or
-	// tenant.ErrUnreadable for a tenant that has nothing but its ID and Etag; any
+	// Tenant returns a tenant. The error may be tenant.ErrNotFound, tenant.ErrLost,
+	// or tenant.ErrUnreadable for a tenant that has nothing but its ID and Etag; any
 	// other means that it could not be looked up.
 	Tenant(ctx context.Context, id string) (*tenant.Tenant, error)
+	// WarmTenants returns the ids of up to limit tenants that are kept warm, behind
+	// the id after, and the id that the next page is behind; empty if there is none.
+	WarmTenants(ctx context.Context, after string, limit int) (ids []string, next string, err error)
 }
 
-// Errors of Get and Refresh, beside tenant.ErrNotFound, tenant.ErrUnreadable,
-// *token.Failure, *TooSoonError and the caller's context's own.
+// Errors of Get and Refresh, beside tenant.ErrNotFound, tenant.ErrLost,
+// tenant.ErrUnreadable, *token.Failure, *TooSoonError and the caller's context's own.
 var (
 	// ErrDisabled: the tenant is disabled.
 	ErrDisabled = errors.New("tenant is disabled")
@@ -81,12 +90,19 @@ func (e *TooSoonError) Error() string {
 	return fmt.Sprintf("the token has just replaced a rejected one and is replaced itself in %v at the earliest", e.After.Round(time.Second))
 }
 
-// Config is what a broker is made of. All fields are required.
+// Config is what a broker is made of.
 type Config struct {
+	// Issuer, Store, Tenants and Logger are required.
 	Issuer  Issuer
 	Store   Store
 	Tenants Tenants
 	Logger  *slog.Logger
+	// ExchangeRate is how many exchanges per second the fleet allows itself with
+	// one issuer, and five times as many at once after a quiet time; 0: 10.
+	ExchangeRate float64
+	// MaxStaleness is how long tenants in memory are good for while changes of them
+	// are not heard of, or are lost with the registry; 0: a day.
+	MaxStaleness time.Duration
 }
 
 // Broker hands out tokens. It is safe for concurrent use.
@@ -98,12 +114,16 @@ type Broker struct {
 
 	entries sync.Map // :: key digest (string) → *entry
 	flights singleflight.Group
+	gates   sync.Map // :: token endpoint (string) → *gate
+	budget  budget
+	seed    maphash.Seed // for what differs between replicas
 
 	subjects   sync.Map // :: tenant id (string) → *subject
 	loads      singleflight.Group
 	subjectsMu sync.Mutex     // held to change subjects and reads together
 	reads      map[*read]bool // look-ups under way
-	epoch      atomic.Uint64  // grows when changes may have been missed: subjects read before are to be read again
+	epoch      atomic.Uint64  // grows when changes may have been missed: what was read before is to be read again
+	hearing    hearing
 
 	stats stats
 
@@ -115,32 +135,24 @@ type Broker struct {
 // New returns a broker. It starts nothing; Close ends what calls have started.
 func New(c Config) *Broker {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Broker{issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger, reads: map[*read]bool{}, ctx: ctx, cancel: cancel}
+	b := &Broker{
+		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
+		budget: newBudget(cmp.Or(c.ExchangeRate, 10)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
+		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, ctx: ctx, cancel: cancel,
+	}
+	return b
 }
 
 // Close ends all flights and waits for them. An answer of the issuer that is here
 // by then is saved.
 func (b *Broker) Close() {
 	b.cancel()
+	b.hearing.close()
 	b.tasks.close()
 	b.entries.Range(func(_, v any) bool {
 		v.(*entry).stop()
 		return true
 	})
-}
-
-// TokenChanged tells the broker that a token with this id, or, if it is empty, a
-// failure, was saved under the key with this digest.
-func (b *Broker) TokenChanged(digest, tokenID string) {
-	v, ok := b.entries.Load(digest)
-	if !ok {
-		return
-	}
-	e := v.(*entry)
-	if held := e.token.Load(); tokenID != "" && (held == nil || held.ID != tokenID) {
-		b.follow(e, tokenID)
-	}
-	e.wake()
 }
 
 // tasks counts what is running, so that closing can wait for it. The zero tasks
@@ -182,12 +194,15 @@ type Stats struct {
 	Bought uint64
 	// Failed counts exchanges that brought none, by class.
 	Failed map[token.Class]uint64
+	// OverBudget and Rested count exchanges that were put off: the fleet's budget
+	// for the issuer was used up, or the issuer was given a rest.
+	OverBudget, Rested uint64
 }
 
 type stats struct {
-	fromMemory, waited, bought atomic.Uint64
-	mu                         sync.Mutex
-	failed                     map[token.Class]uint64
+	fromMemory, waited, bought, overBudget, rested atomic.Uint64
+	mu                                             sync.Mutex
+	failed                                         map[token.Class]uint64
 }
 
 func (s *stats) fail(c token.Class) {
@@ -207,5 +222,8 @@ func (b *Broker) Stats() Stats {
 	for c, n := range b.stats.failed {
 		failed[c] = n
 	}
-	return Stats{b.stats.fromMemory.Load(), b.stats.waited.Load(), b.stats.bought.Load(), failed}
+	return Stats{
+		FromMemory: b.stats.fromMemory.Load(), Waited: b.stats.waited.Load(), Bought: b.stats.bought.Load(), Failed: failed,
+		OverBudget: b.stats.overBudget.Load(), Rested: b.stats.rested.Load(),
+	}
 }

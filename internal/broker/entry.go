@@ -19,6 +19,7 @@ type entry struct {
 	failure   atomic.Pointer[token.Failure]
 	replacing atomic.Pointer[token.Token] // for which a caller has started a flight
 	used      atomic.Bool                 // whether it was asked for since the token came
+	waiters   atomic.Int32                // callers that wait for a flight
 
 	subject atomic.Pointer[subject] // who asked for it last
 	askers  sync.Map                // :: tenant id (string) → *subject, of those who share the credential
@@ -40,7 +41,9 @@ func (b *Broker) entry(s *subject, c token.Credential, digest string) *entry {
 	e := v.(*entry)
 	if e.subject.Load() != s {
 		e.subject.Store(s)
-		e.askers.Store(s.tenant.ID, s)
+		if before, _ := e.askers.Swap(s.tenant.ID, s); before != any(s) && e.token.Load() != nil {
+			b.compare(e)
+		}
 	}
 	return e
 }

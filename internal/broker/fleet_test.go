@@ -64,7 +64,7 @@ func TestAReplicaThatDiesWithTheLeaseIsWaitedForAsLongAsTheLeaseOnly(t *testing.
 		fleet := brokertest.NewFleet(t, 1)
 		fleet.Register(t, "acme", nil)
 		const ttl = 14 * time.Second
-		if _, acquired, err := fleet.Store.Lease(t.Context(), key(t, fleet, "acme"), ttl); !acquired || err != nil {
+		if acquired, err := fleet.Store.Lease(t.Context(), key(t, fleet, "acme"), "dead", ttl); !acquired || err != nil {
 			t.Fatal(acquired, err)
 		}
 		before := time.Now()

@@ -2,9 +2,11 @@ package broker
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"hash/maphash"
+	mathrand "math/rand/v2"
 	"runtime/debug"
 	"time"
 
@@ -21,17 +23,20 @@ const (
 	// look, the exchange and the saving that are done under the lease.
 	leaseTTL = storeTimeout + exchangeTimeout + storeTimeout
 	// flightTimeout leaves room to wait for a lease that was left behind, and then
-	// to buy.
-	flightTimeout = leaseTTL + exchangeTimeout + 3*storeTimeout
+	// for a turn, and to buy.
+	flightTimeout = leaseTTL + turnPatience + exchangeTimeout + 3*storeTimeout
 	// Who waits for another replica looks this often, in case that the
 	// announcement is lost.
 	pollInterval = 100 * time.Millisecond
+	// The shortest pause after a failure.
+	minHold = 500 * time.Millisecond
 )
 
 // order says what a flight is to bring.
 type order struct {
 	replaces string // the id of a token that is not wanted any more; empty: any will do
 	forced   bool   // because Smokeball rejected it
+	owner    string // of the lease; the flight sets it
 }
 
 // fly starts a flight for the entry, or joins the one that is under way. It
@@ -73,15 +78,22 @@ func (b *Broker) task(within time.Duration, work func(context.Context) (any, err
 
 // join waits for a flight until ctx ends.
 func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, error) {
-	select {
-	case r := <-b.fly(e, o):
-		if r.Err != nil {
-			return nil, r.Err
+	e.waiters.Add(1)
+	defer e.waiters.Add(-1)
+	for {
+		select {
+		case r := <-b.fly(e, o):
+			switch {
+			case errors.Is(r.Err, errPutOff):
+				continue // That was decided when nobody waited.
+			case r.Err != nil:
+				return nil, r.Err
+			}
+			b.stats.waited.Add(1)
+			return r.Val.(*token.Token), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		b.stats.waited.Add(1)
-		return r.Val.(*token.Token), nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
 }
 
@@ -89,6 +101,7 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 // the store has by then; else what the issuer sells. Without the store it goes
 // straight to the issuer.
 func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, error) {
+	o.owner = rand.Text()
 	for {
 		t, err := b.look(ctx, e, o.replaces)
 		switch {
@@ -97,13 +110,16 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		case t != nil || err != nil:
 			return t, err
 		}
-		release, acquired, err := b.store.Lease(ctx, e.key, leaseTTL)
+		if err := b.resting(e); err != nil {
+			return nil, err
+		}
+		acquired, err := b.store.Lease(ctx, e.key, o.owner, leaseTTL)
 		switch {
 		case err != nil:
 			b.log.WarnContext(ctx, "store is out of reach: a token is bought without asking the other replicas", "error", err)
 			return b.buy(ctx, e, o)
 		case acquired:
-			defer b.release(release)
+			defer b.release(e, o)
 			// Whoever had the lease before may have brought a token.
 			if t, err := b.look(ctx, e, o.replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
 				return t, err
@@ -112,7 +128,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		}
 		select {
 		case <-e.woken:
-		case <-time.After(pollInterval/2 + rand.N(pollInterval)):
+		case <-time.After(pollInterval/2 + mathrand.N(pollInterval)):
 		case <-ctx.Done():
 			if b.ctx.Err() != nil {
 				return nil, ErrClosed
@@ -124,10 +140,12 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 	}
 }
 
-func (b *Broker) release(release func(context.Context)) {
+func (b *Broker) release(e *entry, o order) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), storeTimeout)
 	defer cancel()
-	release(ctx)
+	if err := b.store.Release(ctx, e.key, o.owner); err != nil {
+		b.log.WarnContext(ctx, "lease not released, it ends by itself", "key", e.digest, "error", err)
+	}
 }
 
 // look returns what the store has for the entry: a token that is not the one to
@@ -142,7 +160,7 @@ func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.To
 	case err != nil:
 		b.log.WarnContext(ctx, "store is out of reach: what other replicas have is not seen", "error", err)
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
-	case t.Usable(now, 0) && t.ID != replaces && e.adopt(b, t):
+	case t.Usable(now, 0) && t.ID != replaces && e.adopt(b, t.Standby(b.draw(t.ID))):
 		return t, nil
 	case f.Holds(now):
 		e.fail(b, f)
@@ -159,12 +177,48 @@ func (b *Broker) follow(e *entry, tokenID string) {
 	})
 }
 
-// buy makes the exchange and keeps what it brings, for this replica and all.
+// draw returns a number in [0, 1) that is this replica's own for the token, and
+// the same at each look.
+func (b *Broker) draw(tokenID string) float64 {
+	return float64(maphash.String(b.seed, tokenID)>>11) / (1 << 53)
+}
+
+// compare has the token that is held compared with the store's, now that its
+// tenant was read again: another replica may have replaced it unheard, and a store
+// that has lost it gets it back.
+func (b *Broker) compare(e *entry) {
+	b.flights.DoChan(e.digest+"/compare", func() (any, error) {
+		return b.task(2*storeTimeout, func(ctx context.Context) (any, error) {
+			stored, err := b.look(ctx, e, "")
+			held := e.usable(time.Now(), 0)
+			if stored != nil || err != nil || held == nil {
+				return nil, err
+			}
+			_, err = b.store.Save(ctx, e.key, held)
+			return nil, err
+		})
+	})
+}
+
+// buy makes the exchange, when it is its turn, and keeps what it brings, for this
+// replica and all.
 func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, error) {
+	if err := b.turn(ctx, e, o); err != nil {
+		return nil, err
+	}
+	report, err := b.permit(e)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	begun := time.Now()
-	t, err := b.exchange(ctx, e)
+	var t *token.Token
+	func() {
+		defer func() { report(err) }() // Also after a panic.
+		err = errPanic
+		t, err = b.exchange(ctx, e)
+	}()
 	var f *token.Failure
 	switch {
 	case errors.As(err, &f):
@@ -186,7 +240,10 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 	if o.forced {
 		bought.Replaced = o.replaces
 	}
-	return b.keep(ctx, e, &bought), nil
+	if o.replaces == "" {
+		return b.keep(ctx, e, &bought, token.FirstRefreshPoint), nil
+	}
+	return b.keep(ctx, e, &bought, token.RefreshPoint), nil
 }
 
 // exchange asks the issuer with the tenant's secret, and, if it is refused, once
@@ -229,7 +286,7 @@ func (b *Broker) try(ctx context.Context, c token.Credential) (*token.Token, err
 // keep draws the token's refresh point, saves it, and returns the token that is
 // held then: another one if that was issued later. The token is paid for, so it
 // is saved even if nobody waits for it any more.
-func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token) *token.Token {
+func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token, refreshPoint func(issued, expires time.Time, draw float64) time.Time) *token.Token {
 	kept := *t
 	if held := e.token.Load(); held != nil && held.ID == t.ID && held.Expires.Before(t.Expires) {
 		// Issuers and caches in front of them give the same token again with a
@@ -241,7 +298,7 @@ func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token) *token.Toke
 	defer cancel()
 	stored := &kept
 	for range 2 {
-		kept.RefreshAt = token.RefreshPoint(kept.Issued, kept.Expires, rand.Float64())
+		kept.RefreshAt = refreshPoint(kept.Issued, kept.Expires, mathrand.Float64())
 		var err error
 		if stored, err = b.store.Save(ctx, e.key, &kept); err != nil {
 			b.log.WarnContext(ctx, "token not saved, other replicas will buy their own", "error", err)
@@ -265,7 +322,13 @@ func (b *Broker) refused(ctx context.Context, e *entry, f *token.Failure) *token
 	if before := e.failure.Load(); before != nil && time.Now().Before(before.RetryAt.Add(streakMemory)) {
 		remembered.Streak = before.Streak + 1
 	}
-	remembered.RetryAt = time.Now().Add(remembered.Hold(rand.Float64()))
+	now := time.Now()
+	hold := remembered.Hold(mathrand.Float64())
+	if held := e.usable(now, 0); held != nil && !f.Class.Permanent() {
+		// There is as much time to try in as the token that is held has left.
+		hold = max(min(hold, held.SafeEnd().Sub(now)/2), minHold, min(f.RetryAfter, token.MaxRetryAfter))
+	}
+	remembered.RetryAt = now.Add(hold)
 	b.log.WarnContext(ctx, "no token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest,
 		"class", f.Class, "message", f.Message, "retry_at", remembered.RetryAt)
 	e.fail(b, &remembered)

@@ -98,7 +98,7 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			}
 			// Once for each token. If it fails, the entry's timer sees to the rest.
 			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
-				b.fly(e, order{replaces: t.ID})
+				b.fly(e, order{replaces: t.ID}) // Behind the caller's back.
 			}
 			b.stats.fromMemory.Add(1)
 			return t, nil

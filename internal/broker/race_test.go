@@ -23,12 +23,12 @@ type hooked struct {
 	tenantTook  time.Duration // from reading a tenant to the answer
 }
 
-func (h *hooked) Lease(ctx context.Context, k token.Key, ttl time.Duration) (func(context.Context), bool, error) {
+func (h *hooked) Lease(ctx context.Context, k token.Key, owner string, ttl time.Duration) (bool, error) {
 	if f := h.beforeLease; f != nil {
 		h.beforeLease = nil
 		f(k)
 	}
-	return h.Store.Lease(ctx, k, ttl)
+	return h.Store.Lease(ctx, k, owner, ttl)
 }
 
 func (h *hooked) Load(ctx context.Context, k token.Key) (*token.Token, *token.Failure, error) {

@@ -64,7 +64,7 @@ func (r *Registry) Create(ctx context.Context, t tenant.Tenant, validateOnly boo
 		switch _, err := r.records.Tenant(ctx, t.ID); {
 		case err == nil, errors.Is(err, tenant.ErrUnreadable):
 			return nil, tenant.ErrExists
-		case !errors.Is(err, tenant.ErrNotFound):
+		case !errors.Is(err, tenant.ErrNotFound) && !errors.Is(err, tenant.ErrLost):
 			return nil, outage(err)
 		}
 		return &t, nil
@@ -96,7 +96,7 @@ func (r *Registry) Update(ctx context.Context, id, etag string, validateOnly boo
 		}
 		updated, err := r.records.UpdateTenant(ctx, next)
 		if err == nil {
-			r.broker.TenantChanged(id) // Whoever is told that it is done finds it done.
+			r.broker.TenantChanged(id, updated.KeepWarm) // Whoever is told that it is done finds it done.
 		}
 		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
 			continue // Somebody else was quicker; the caller named no version.
@@ -122,7 +122,7 @@ func (r *Registry) Delete(ctx context.Context, id, etag string, validateOnly boo
 		}
 		err = r.records.DeleteTenant(ctx, id, current.Etag)
 		if err == nil {
-			r.broker.TenantChanged(id)
+			r.broker.TenantChanged(id, false)
 		}
 		if errors.Is(err, tenant.ErrConflict) && etag == "" && tries < 5 {
 			continue
@@ -194,7 +194,7 @@ func (r *Registry) at(ctx context.Context, id, etag string) (*tenant.Tenant, err
 // use hands out t as the tenant's token from now on.
 func (r *Registry) use(ctx context.Context, s *subject, t *token.Token) {
 	if t.Lifetime() > 0 && !s.tenant.Disabled {
-		r.broker.keep(ctx, r.broker.entry(s, s.credential, s.digest), t)
+		r.broker.keep(ctx, r.broker.entry(s, s.credential, s.digest), t, token.RefreshPoint)
 	}
 }
 
@@ -207,7 +207,7 @@ func (r *Registry) Status(ctx context.Context, t *tenant.Tenant) (*token.Token, 
 
 // outage marks errors that are not an answer of the store as ErrStore.
 func outage(err error) error {
-	for _, answer := range []error{nil, tenant.ErrNotFound, tenant.ErrExists, tenant.ErrConflict, tenant.ErrUnreadable} {
+	for _, answer := range []error{nil, tenant.ErrNotFound, tenant.ErrLost, tenant.ErrExists, tenant.ErrConflict, tenant.ErrUnreadable} {
 		if errors.Is(err, answer) {
 			return err
 		}

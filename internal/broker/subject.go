@@ -28,6 +28,7 @@ type subject struct {
 	epoch      uint64           // Broker.epoch when it was read
 
 	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
+	missed    atomic.Pointer[time.Time] // since when the registry is gone that it was in; nil: it is not
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
@@ -48,7 +49,8 @@ type read struct {
 }
 
 // subject returns the tenant from memory, else from the store. After a Resync it
-// is read again; if that does not succeed soon, what is in memory does for now.
+// is read again; if that does not succeed soon, what is in memory does for now,
+// within the bound of Config.MaxStaleness.
 func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	v, ok := b.subjects.Load(id)
 	if !ok {
@@ -64,8 +66,17 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	soon, cancel := context.WithTimeout(ctx, staleWait)
 	defer cancel()
 	s, err := b.reload(soon, id)
-	if isOutage(err) && ctx.Err() == nil {
-		again := time.Now().Add(time.Second)
+	now := time.Now()
+	again := now.Add(time.Second)
+	switch {
+	case errors.Is(err, tenant.ErrLost):
+		held.missed.CompareAndSwap(nil, &now)
+		if now.Sub(*held.missed.Load()) < b.hearing.patience {
+			held.readAgain.Store(&again)
+			return held, nil
+		}
+		b.subjects.CompareAndDelete(id, held)
+	case isOutage(err) && ctx.Err() == nil && !b.hearing.deaf.Load():
 		held.readAgain.Store(&again)
 		return held, nil
 	}
@@ -75,7 +86,7 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 // isOutage says whether err means that a tenant could not be looked up, as
 // against that there is none to be had.
 func isOutage(err error) bool {
-	return errors.Is(err, ErrStore) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	return errors.Is(err, ErrStore) || errors.Is(err, tenant.ErrLost) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // reload returns the tenant from the store and keeps it in memory until it is
@@ -115,36 +126,20 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	case errors.Is(err, tenant.ErrNotFound), errors.Is(err, tenant.ErrUnreadable):
 		b.subjects.Delete(id)
 		return nil, err
+	case errors.Is(err, tenant.ErrLost):
+		return nil, err
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrStore, err)
 	}
 	s := b.newSubject(t)
 	s.epoch = epoch
-	// What was read before a change may be out of date. It is good for this call,
-	// which began before the change too.
-	if !r.outdated {
+	// What was read before a change may be out of date, and so may soon be what is
+	// read while changes are not heard. It is good for this call, which began before
+	// the change too.
+	if !r.outdated && !b.hearing.deaf.Load() {
 		b.subjects.Store(id, s)
 	}
 	return s, nil
-}
-
-// TenantChanged tells the broker that the tenant is not what it was. It may have
-// been disabled: unlike after a Resync, what is in memory is not used again.
-func (b *Broker) TenantChanged(id string) {
-	b.loads.Forget(id) // Who asks from now on does not join a read from before.
-	b.subjectsMu.Lock()
-	defer b.subjectsMu.Unlock()
-	for r := range b.reads {
-		r.outdated = r.outdated || r.id == id
-	}
-	b.subjects.Delete(id)
-}
-
-// Resync tells the broker that it may have missed changes.
-func (b *Broker) Resync() {
-	b.subjectsMu.Lock()
-	defer b.subjectsMu.Unlock()
-	b.epoch.Add(1) // What is being read has the epoch from before.
 }
 
 // credentialFor returns the credential and the digest of its key for scopes; nil

@@ -22,13 +22,17 @@ const (
 
 // Listener is told of changes, its own included, one call at a time.
 type Listener interface {
-	// TenantChanged: the tenant was created, changed or deleted.
-	TenantChanged(id string)
+	// TenantChanged: the tenant was created, changed or deleted; warm says whether
+	// it is kept warm now.
+	TenantChanged(id string, warm bool)
 	// TokenChanged: a token with this id or, if it is empty, a failure was saved
 	// under the key with this digest.
 	TokenChanged(digest, tokenID string)
 	// Resync: changes may have been missed; anything may have changed.
 	Resync()
+	// Heard: there were no other changes up to now. It is called at least every
+	// second while Redis serves.
+	Heard()
 }
 
 // announce tells all replicas of a change. It is a hint: who needs to know finds
@@ -45,8 +49,13 @@ func (s *Store) announce(ctx context.Context, values ...string) {
 // is gone.
 func (s *Store) Follow(ctx context.Context, l Listener) {
 	last, backoff := "", time.Duration(0)
+	lost := false
 	for {
-		err := s.follow(ctx, l, &last, func() {
+		err := s.follow(ctx, l, &last, func(registry string) {
+			if now := s.lost(registry); now != lost {
+				lost = now
+				s.reportLoss(ctx, lost)
+			}
 			if backoff > 0 {
 				s.log.InfoContext(ctx, "redis serves again")
 			}
@@ -68,9 +77,18 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 	}
 }
 
+// reportLoss tells operators of the one thing that only they can mend.
+func (s *Store) reportLoss(ctx context.Context, lost bool) {
+	if lost {
+		s.log.ErrorContext(ctx, "the registry of tenants is gone from redis: what is in memory is served for now; restore it with 'tokenbroker tenants import', or restart the replicas to begin a new one")
+		return
+	}
+	s.log.InfoContext(ctx, "the registry of tenants is back")
+}
+
 // follow reads from behind *last on until an error. reached is called after each
-// answer.
-func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func()) error {
+// answer, with the name of the registry.
+func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func(registry string)) error {
 	for ctx.Err() == nil {
 		streams, err := s.read(ctx, *last)
 		if err != nil {
@@ -78,27 +96,29 @@ func (s *Store) follow(ctx context.Context, l Listener, last *string, reached fu
 		}
 		// Each time, and after the read: the client reconnects by itself, perhaps to
 		// a Redis that has lost its data, and l may be slower than the changes come.
-		lost, newest, err := s.gap(ctx, *last)
+		lost, newest, registry, err := s.gap(ctx, *last)
 		if err != nil {
 			return err
 		}
-		reached()
+		reached(registry)
 		if lost {
 			*last = newest
 			l.Resync()
+			l.Heard()
 			continue
 		}
 		for _, stream := range streams {
 			for _, m := range stream.Messages {
 				*last = m.ID
 				if id, ok := m.Values["tenant"].(string); ok {
-					l.TenantChanged(id)
+					l.TenantChanged(id, m.Values["warm"] == "1")
 				} else if digest, ok := m.Values["token"].(string); ok {
 					id, _ := m.Values["id"].(string)
 					l.TokenChanged(digest, id)
 				}
 			}
 		}
+		l.Heard()
 	}
 	return ctx.Err()
 }
@@ -123,16 +143,17 @@ func (s *Store) read(ctx context.Context, last string) ([]redis.XStream, error) 
 // gap says whether changes behind last may be gone from the stream: always if
 // last is empty (nothing was read yet), and if last itself is not there any more,
 // because the stream was trimmed past it or has lost data. newest is where the
-// stream ends now, "0-0" if it is empty.
-func (s *Store) gap(ctx context.Context, last string) (lost bool, newest string, err error) {
+// stream ends now, "0-0" if it is empty, and registry the name of the registry.
+func (s *Store) gap(ctx context.Context, last string) (lost bool, newest, registry string, err error) {
 	pipe := s.client.Pipeline()
 	seen := pipe.XRange(ctx, s.changesKey(), cmp.Or(last, "0-1"), cmp.Or(last, "0-1"))
 	latest := pipe.XRevRangeN(ctx, s.changesKey(), "+", "-", 1)
-	if _, err := pipe.Exec(ctx); err != nil {
-		return false, "", err
+	name := pipe.Get(ctx, s.registryKey())
+	if _, err := pipe.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
+		return false, "", "", err
 	}
 	if len(latest.Val()) == 0 {
-		return last != "0-0", "0-0", nil
+		return last != "0-0", "0-0", name.Val(), nil
 	}
-	return len(seen.Val()) == 0, latest.Val()[0].ID, nil
+	return len(seen.Val()) == 0, latest.Val()[0].ID, name.Val(), nil
 }

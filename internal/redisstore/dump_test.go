@@ -43,7 +43,7 @@ func plant(t *testing.T, f *fixture) {
 	if err := f.SaveFailure(t.Context(), k, newFailure("unavailable", time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, acquired, err := f.Lease(t.Context(), k, time.Minute); !acquired || err != nil {
+	if acquired, err := f.Lease(t.Context(), k, "a", time.Minute); !acquired || err != nil {
 		t.Fatalf("acquired %v, error %v", acquired, err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +22,7 @@ type follower struct {
 	mu    sync.Mutex
 	told  []string
 	calls int           // that are being made now
+	heard atomic.Int64  // calls of Heard
 	hold  chan struct{} // nil, or closed when calls may return
 	stop  func()        // ends Follow and waits
 }
@@ -50,8 +52,14 @@ func follow(t *testing.T, s *redisstore.Store) *follower {
 	return l
 }
 
-func (l *follower) TenantChanged(id string)        { l.tell("tenant " + id) }
+func (l *follower) TenantChanged(id string, warm bool) {
+	if warm {
+		id += ", warm"
+	}
+	l.tell("tenant " + id)
+}
 func (l *follower) TokenChanged(digest, id string) { l.tell("token " + digest + " " + id) }
+func (l *follower) Heard()                         { l.heard.Add(1) }
 func (l *follower) Resync()                        { l.tell(resync) }
 
 func (l *follower) tell(what string) {

@@ -17,7 +17,7 @@ func TestCommandWhoseAnswerWasLostSucceeds(t *testing.T) {
 		// From now on Redis knows the scripts.
 		etag := f.create(t, newTenant("before")).Etag
 		f.save(t, keyOf("before"), newToken("before", 0, time.Hour))
-		if _, _, err := f.Lease(ctx, keyOf("before"), time.Minute); err != nil {
+		if _, err := f.Lease(ctx, keyOf("before"), "a", time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		created := newTenant("acme")
@@ -50,7 +50,7 @@ func TestCommandWhoseAnswerWasLostSucceeds(t *testing.T) {
 				return err
 			}},
 			{"lease", "evalsha", func(s *redisstore.Store) error {
-				_, acquired, err := s.Lease(ctx, k, time.Minute)
+				acquired, err := s.Lease(ctx, k, "a", time.Minute)
 				if err == nil && !acquired {
 					t.Error("lease: it stands in its own way")
 				}

@@ -6,6 +6,7 @@ package redisstore
 
 import (
 	"context"
+	"crypto/rand"
 	_ "embed"
 	"errors"
 	"fmt"
@@ -43,6 +44,9 @@ type Store struct {
 	keyset *seal.Keyset
 	log    *slog.Logger
 	clock  atomic.Pointer[reading]
+
+	replica  string                 // names this replica among the fleet's
+	registry atomic.Pointer[string] // the registry's name; nil until there was one
 }
 
 // Commands are answered in well under a millisecond; one that is not within a
@@ -76,7 +80,7 @@ func Open(c Config) (*Store, error) {
 	redis.SetLogger(clientLog{c.Logger})
 	client := redis.NewClient(options)
 	client.AddHook(reducing{})
-	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger}, nil
+	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text()}, nil
 }
 
 // clientLog takes what the client says of itself, mostly of connections that
@@ -102,9 +106,11 @@ func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err(
 // The names of the keys. What changes together has the same hash tag (the part
 // in braces) and so lives in the same slot of a Redis Cluster.
 
-func (s *Store) recordsKey() string { return s.prefix + "{tenants}:records" } // hash :: id → sealed tenant
-func (s *Store) indexKey() string   { return s.prefix + "{tenants}:index" }   // sorted set of ids, all scores 0
-func (s *Store) changesKey() string { return s.prefix + "{tenants}:changes" } // stream
+func (s *Store) recordsKey() string  { return s.prefix + "{tenants}:records" }  // hash :: id → sealed tenant
+func (s *Store) indexKey() string    { return s.prefix + "{tenants}:index" }    // sorted set of ids, all scores 0
+func (s *Store) warmKey() string     { return s.prefix + "{tenants}:warm" }     // the same, of those that are kept warm
+func (s *Store) registryKey() string { return s.prefix + "{tenants}:registry" } // the registry's name
+func (s *Store) changesKey() string  { return s.prefix + "{tenants}:changes" }  // stream
 
 func (s *Store) tokenKey(k token.Key) string   { return s.prefix + "token:{" + k.Digest() + "}" }
 func (s *Store) failureKey(k token.Key) string { return s.prefix + "fail:{" + k.Digest() + "}" }
@@ -116,6 +122,8 @@ var (
 	loadSource string
 	//go:embed scripts/save.lua
 	saveSource string
+	//go:embed scripts/admit.lua
+	admitSource string
 	//go:embed scripts/lease.lua
 	leaseSource string
 	//go:embed scripts/release.lua
@@ -125,6 +133,7 @@ var (
 
 	loadScript    = redis.NewScript(loadSource)
 	saveScript    = redis.NewScript(saveSource)
+	admitScript   = redis.NewScript(admitSource)
 	leaseScript   = redis.NewScript(leaseSource)
 	releaseScript = redis.NewScript(releaseSource)
 	swapScript    = redis.NewScript(swapSource)

@@ -37,12 +37,14 @@ type tenantRecord struct {
 }
 
 // Tenant returns the tenant with this id. The error is tenant.ErrNotFound,
-// tenant.ErrUnreadable (the record is there, but not for this keyset; the tenant
-// has nothing but its ID and Etag then), or says that Redis could not be asked.
+// tenant.ErrLost (there is no such record, but the registry is not the one that
+// was there before), tenant.ErrUnreadable (the record is there, but not for this
+// keyset; the tenant has nothing but its ID and Etag then), or says that Redis
+// could not be asked.
 func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 	record, err := s.client.HGet(ctx, s.recordsKey(), id).Result()
 	if errors.Is(err, redis.Nil) {
-		return nil, tenant.ErrNotFound
+		return nil, s.missing(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read tenant: %w", err)
@@ -55,20 +57,9 @@ func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 // the last. A tenant whose record cannot be opened is returned with nothing but
 // its ID and Etag, and reported to the log.
 func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
-	from := "-"
-	if after != "" {
-		from = "(" + after
-	}
-	ids, err := s.client.ZRangeByLex(ctx, s.indexKey(), &redis.ZRangeBy{Min: from, Max: "+", Count: int64(limit) + 1}).Result()
-	if err != nil {
-		return nil, "", fmt.Errorf("list tenants: %w", err)
-	}
-	if len(ids) == 0 {
-		return nil, "", nil
-	}
-	if len(ids) > limit {
-		ids = ids[:limit]
-		next = ids[limit-1]
+	ids, next, err := s.page(ctx, s.indexKey(), after, limit)
+	if err != nil || len(ids) == 0 {
+		return nil, "", err
 	}
 	records, err := s.client.HMGet(ctx, s.recordsKey(), ids...).Result()
 	if err != nil {
@@ -86,6 +77,31 @@ func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenan
 		tenants = append(tenants, t)
 	}
 	return tenants, next, nil
+}
+
+// WarmTenants returns the ids of up to limit tenants that are kept warm, in their
+// order, from the first behind after, and the id that the next page is behind;
+// empty if this is the last.
+func (s *Store) WarmTenants(ctx context.Context, after string, limit int) (ids []string, next string, err error) {
+	return s.page(ctx, s.warmKey(), after, limit)
+}
+
+// page returns up to limit ids of an index, behind after, and the id that the next
+// page is behind.
+func (s *Store) page(ctx context.Context, index, after string, limit int) (ids []string, next string, err error) {
+	from := "-"
+	if after != "" {
+		from = "(" + after
+	}
+	ids, err = s.client.ZRangeByLex(ctx, index, &redis.ZRangeBy{Min: from, Max: "+", Count: int64(limit) + 1}).Result()
+	if err != nil {
+		return nil, "", fmt.Errorf("list tenants: %w", err)
+	}
+	if len(ids) > limit {
+		ids = ids[:limit]
+		next = ids[limit-1]
+	}
+	return ids, next, nil
 }
 
 // CreateTenant registers t and returns it as it is stored. The error is
@@ -108,7 +124,7 @@ func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tena
 // none is no error: it may be what this very command did, when its answer was
 // lost. Other errors are those of UpdateTenant.
 func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
-	return s.swapRecord(ctx, id, etag, "", "")
+	return s.swapRecord(ctx, id, etag, "", "", false)
 }
 
 // swap gives t a new version and the names of its secrets, and stores it.
@@ -129,15 +145,19 @@ func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*te
 	if err != nil {
 		return nil, fmt.Errorf("write tenant: %w", err)
 	}
-	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+sealed); err != nil {
+	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+sealed, t.KeepWarm); err != nil {
 		return nil, err
 	}
 	return &t, nil
 }
 
-func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string) error {
-	stored, err := swapScript.Run(ctx, s.client, []string{s.recordsKey(), s.indexKey(), s.changesKey()},
-		id, expected, etag, record, changesKept).Text()
+func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string, warm bool) error {
+	kept := ""
+	if warm {
+		kept = "1"
+	}
+	stored, err := swapScript.Run(ctx, s.client, []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()},
+		id, expected, etag, record, changesKept, kept, newEtag()).Text()
 	switch {
 	case err != nil:
 		return fmt.Errorf("write tenant: %w", err)

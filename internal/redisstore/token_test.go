@@ -73,9 +73,7 @@ func TestExpiredTokenIsGone(t *testing.T) {
 			got, _ := f.load(t, k)
 			return got == nil
 		})
-		if keys := f.keys(t); slices.Contains(keys, tokenKey(k)) {
-			t.Errorf("left behind: %q", keys)
-		}
+		eventually(t, "its key is gone", func() bool { return !slices.Contains(f.keys(t), tokenKey(k)) })
 	})
 }
 
@@ -99,19 +97,22 @@ func TestTokenWithoutFutureIsNotStored(t *testing.T) {
 func TestOnlyTenantsAreKeptForEver(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		k := keyOf("acme")
-		f.create(t, newTenant("acme"))
+		warm := newTenant("acme")
+		warm.KeepWarm = true
+		f.create(t, warm)
+		admit(t, f.Store, k.Endpoint, turnRequest)
 		f.save(t, k, newToken("a", time.Minute, time.Hour))
 		f.save(t, k, newToken("b", 0, time.Minute))
 		f.save(t, k, newToken("a", time.Minute, time.Hour))
 		if err := f.SaveFailure(t.Context(), k, newFailure(token.Throttled, time.Minute)); err != nil {
 			t.Fatal(err)
 		}
-		if _, acquired, err := f.Lease(t.Context(), k, time.Minute); !acquired || err != nil {
+		if acquired, err := f.Lease(t.Context(), k, "a", time.Minute); !acquired || err != nil {
 			t.Fatalf("acquired %v, error %v", acquired, err)
 		}
 		keys := f.keys(t)
-		if len(keys) != 6 {
-			t.Errorf("keys %q, want token, failure, lease and three of the tenants", keys)
+		if len(keys) != 10 {
+			t.Errorf("keys %q, want token, failure, lease, budget and its buyers, and five of the tenants", keys)
 		}
 		for _, key := range keys {
 			if !strings.HasPrefix(key, prefix) {

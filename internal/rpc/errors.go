@@ -26,6 +26,9 @@ const domain = "tokenbroker"
 // A caller is asked to come back no sooner than this.
 const minRetryDelay = 100 * time.Millisecond
 
+// Another replica may have the tenant in memory; none does if this takes people.
+const lostRetryDelay = 5 * time.Second
+
 // failure is what callers are told of a token.Class.
 type failure struct {
 	code   codes.Code
@@ -65,6 +68,8 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return badRequest("tenant."+field.Field, field.Description)
 	case errors.Is(err, tenant.ErrNotFound):
 		return failed(codes.NotFound, "TENANT_NOT_FOUND", name+" is not registered")
+	case errors.Is(err, tenant.ErrLost):
+		return failed(codes.Unavailable, "REGISTRY_LOST", "the registry of tenants was lost, and "+name+" with it if it was registered; administrators restore it with 'tokenbroker tenants import'", retry(lostRetryDelay))
 	case errors.Is(err, tenant.ErrExists):
 		return failed(codes.AlreadyExists, "TENANT_EXISTS", name+" is registered already")
 	case errors.Is(err, tenant.ErrConflict):

@@ -74,7 +74,9 @@ func TestUpdateTenant(t *testing.T) {
 			if err != nil || !proto.Equal(dry.GetTenant(), want) {
 				t.Errorf("validate_only: got %v, %v\nwant %v", dry.GetTenant(), err, want)
 			}
-			if now := h.tenant(t, "acme"); !proto.Equal(now, before) {
+			now := h.tenant(t, "acme")
+			now.Status = nil
+			if !proto.Equal(now, before) {
 				t.Errorf("validate_only stored %v", now)
 			}
 			req.ValidateOnly = false
@@ -83,7 +85,9 @@ func TestUpdateTenant(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := resp.GetTenant()
-			if read := h.tenant(t, "acme"); !proto.Equal(read, got) {
+			read := h.tenant(t, "acme")
+			read.Status = nil // A tenant that is kept warm may have one by now.
+			if !proto.Equal(read, got) {
 				t.Errorf("answered %v\nread     %v", got, read)
 			}
 			if got.GetEtag() == before.GetEtag() || !got.GetUpdateTime().AsTime().After(before.GetUpdateTime().AsTime()) {

@@ -40,6 +40,9 @@ func Environments() []Environment { return []Environment{Production, Staging} }
 var (
 	// ErrNotFound: no tenant has this id.
 	ErrNotFound = errors.New("tenant not found")
+	// ErrLost: there is no such tenant in the registry, but the registry is not the
+	// one that was there before: its tenants were lost, not deleted.
+	ErrLost = errors.New("registry of tenants was lost")
 	// ErrExists: a tenant has this id already.
 	ErrExists = errors.New("tenant exists")
 	// ErrConflict: the tenant is not, or no longer, at the version named.

@@ -9,6 +9,13 @@ const (
 	// How far the refresh point is moved at most, either way, so that tokens
 	// bought together are not replaced together.
 	refreshJitter = 0.05
+	// A token that was bought while there was none may be replaced as early as
+	// this: a fleet that starts cold buys for many tenants at once, and their
+	// refreshes are to be spread from then on.
+	firstRefreshFraction = 0.40
+	// Replicas that did not buy a token are in no hurry to replace it: they come
+	// later by up to this part of its life, if the one that did is gone.
+	standbyFraction = 0.01
 	// A token is not handed out in the last part of its life, so that it is
 	// still valid when the caller's request arrives: a tenth of it, one minute
 	// at most (tokens of Cognito live five minutes to a day).
@@ -37,6 +44,27 @@ func (t *Token) Due(now time.Time) bool { return !now.Before(t.RefreshAt) }
 // replaced itself: one minute, or a quarter of its life if that is less.
 func (t *Token) RefreshInterval() time.Duration {
 	return min(maxRefreshInterval, t.Lifetime()/4)
+}
+
+// FirstRefreshPoint is RefreshPoint for a token that replaces none: anywhere from
+// 40 % to 80 % of its life.
+func FirstRefreshPoint(issued, expires time.Time, draw float64) time.Time {
+	fraction := firstRefreshFraction + (refreshFraction+refreshJitter-firstRefreshFraction)*draw
+	return issued.Add(time.Duration(float64(expires.Sub(issued)) * fraction))
+}
+
+// Standby returns the token as a replica holds it that did not buy it: due a
+// little later, by up to 1 % of its life, as draw, a number in [0, 1), has it.
+func (t *Token) Standby(draw float64) *Token {
+	later := *t
+	later.RefreshAt = t.RefreshAt.Add(time.Duration(float64(max(0, t.Lifetime())) * standbyFraction * draw))
+	return &later
+}
+
+// Urgent says whether so much of the time between the refresh point and the safe
+// end is over at now that a refresh should not be put off any more: half of it.
+func (t *Token) Urgent(now time.Time) bool {
+	return now.Sub(t.RefreshAt) >= t.SafeEnd().Sub(t.RefreshAt)/2
 }
 
 // RefreshPoint returns when a token asked for at issued is due: at 75 % of its

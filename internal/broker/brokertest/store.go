@@ -21,8 +21,10 @@ var ErrAway = errors.New("store is away")
 
 // Listener is told of changes.
 type Listener interface {
-	TenantChanged(id string)
+	TenantChanged(id string, warm bool)
 	TokenChanged(digest, tokenID string)
+	Resync()
+	Heard()
 }
 
 // Store keeps in memory what the replicas of one fleet share. It behaves as
@@ -34,12 +36,14 @@ type Store struct {
 	tokens    map[token.Key]token.Token
 	failures  map[token.Key]token.Failure
 	leases    map[token.Key]lease
+	paid      map[string]time.Time // :: endpoint → when the turns that were given are paid back
 	version   int
+	lost      bool // the tenants were lost, and none was registered since
 	listeners []Listener
 }
 
 type lease struct {
-	owner int
+	owner string
 	ends  time.Time
 }
 
@@ -48,11 +52,14 @@ var (
 	_ broker.Records = (*Store)(nil)
 )
 
-// Listen has l told of changes from now on, each in a goroutine of its own.
+// Listen has l told of changes from now on, each in a goroutine of its own, and
+// that there may have been some before.
 func (s *Store) Listen(l Listener) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.listeners = append(s.listeners, l)
+	l.Resync()
+	l.Heard()
 }
 
 // SetAway has every call fail, or work again.
@@ -67,6 +74,23 @@ func (s *Store) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens, s.failures, s.leases = nil, nil, nil
+}
+
+// Lose loses everything, as a Redis does that is emptied, and returns what brings
+// the tenants back.
+func (s *Store) Lose() (restore func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	tenants := s.tenants
+	s.tenants, s.tokens, s.failures, s.leases, s.paid = nil, nil, nil, nil, nil
+	s.lost = true
+	s.tell(Listener.Resync)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.tenants, s.lost = tenants, false
+		s.tell(Listener.Resync)
+	}
 }
 
 // Put stores t as it is, whatever is stored.
@@ -94,6 +118,9 @@ func (s *Store) init() {
 	}
 	if s.tenants == nil {
 		s.tenants = map[string]tenant.Tenant{}
+	}
+	if s.paid == nil {
+		s.paid = map[string]time.Time{}
 	}
 }
 
@@ -159,24 +186,50 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 }
 
 // Lease implements broker.Store.
-func (s *Store) Lease(ctx context.Context, k token.Key, ttl time.Duration) (func(context.Context), bool, error) {
+func (s *Store) Lease(ctx context.Context, k token.Key, owner string, ttl time.Duration) (bool, error) {
 	if err := s.enter(ctx); err != nil {
-		return nil, false, err
+		return false, err
 	}
 	defer s.mu.Unlock()
-	if held, ok := s.leases[k]; ok && time.Now().Before(held.ends) {
-		return nil, false, nil
+	if held, ok := s.leases[k]; ok && held.owner != owner && time.Now().Before(held.ends) {
+		return false, nil
 	}
-	s.version++
-	owner := s.version
 	s.leases[k] = lease{owner, time.Now().Add(ttl)}
-	return func(context.Context) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.leases[k].owner == owner {
-			delete(s.leases, k)
-		}
-	}, true, nil
+	return true, nil
+}
+
+// Release implements broker.Store.
+func (s *Store) Release(ctx context.Context, k token.Key, owner string) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer s.mu.Unlock()
+	if s.leases[k].owner == owner {
+		delete(s.leases, k)
+	}
+	return nil
+}
+
+// Admit implements broker.Store.
+func (s *Store) Admit(ctx context.Context, endpoint string, r token.TurnRequest) (token.Turn, error) {
+	if err := s.enter(ctx); err != nil {
+		return token.Turn{}, err
+	}
+	defer s.mu.Unlock()
+	now := time.Now()
+	paid := s.paid[endpoint]
+	if paid.Before(now) {
+		paid = now
+	}
+	paid = paid.Add(r.Cost)
+	turn := token.Turn{Wait: max(0, paid.Add(-r.Cost*time.Duration(r.Burst-r.Spare)).Sub(now)), Buyers: max(1, len(s.listeners))}
+	if turn.Wait > r.Patience {
+		turn.Wait -= r.Patience
+		return turn, nil
+	}
+	s.paid[endpoint] = paid
+	turn.Given = true
+	return turn, nil
 }
 
 // Tenant implements broker.Tenants.
@@ -186,10 +239,33 @@ func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 	}
 	defer s.mu.Unlock()
 	t, ok := s.tenants[id]
-	if !ok {
+	switch {
+	case ok:
+		return &t, nil
+	case s.lost:
+		return nil, tenant.ErrLost
+	default:
 		return nil, tenant.ErrNotFound
 	}
-	return &t, nil
+}
+
+// WarmTenants implements broker.Tenants.
+func (s *Store) WarmTenants(ctx context.Context, after string, limit int) ([]string, string, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, "", err
+	}
+	defer s.mu.Unlock()
+	var ids []string
+	for _, id := range slices.Sorted(maps.Keys(s.tenants)) {
+		switch {
+		case id <= after || !s.tenants[id].KeepWarm:
+		case len(ids) == limit:
+			return ids, ids[limit-1], nil
+		default:
+			ids = append(ids, id)
+		}
+	}
+	return ids, "", nil
 }
 
 // ListTenants implements broker.Records.
@@ -250,7 +326,7 @@ func (s *Store) put(ctx context.Context, t tenant.Tenant, allowed func(current t
 	t.Secret.ID = "id of " + t.Secret.Value.Reveal()
 	t.Fallback.ID = "id of " + t.Fallback.Value.Reveal()
 	s.tenants[t.ID] = t
-	s.tell(func(l Listener) { l.TenantChanged(t.ID) })
+	s.tell(func(l Listener) { l.TenantChanged(t.ID, t.KeepWarm) })
 	return &t, nil
 }
 
@@ -268,6 +344,6 @@ func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
 		return tenant.ErrConflict
 	}
 	delete(s.tenants, id)
-	s.tell(func(l Listener) { l.TenantChanged(id) })
+	s.tell(func(l Listener) { l.TenantChanged(id, false) })
 	return nil
 }

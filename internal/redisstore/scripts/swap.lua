@@ -1,12 +1,15 @@
--- Replaces a tenant's record if it is the expected version, with its place in
--- the index and the announcement, or changes nothing. Returns the version that
+-- Replaces a tenant's record if it is the expected version, with its places in
+-- the indexes and the announcement, or changes nothing. Returns the version that
 -- is stored then ('' if there is no record): the new one, if and only if it was
 -- replaced now or by the same command before, whose answer was lost. A delete of
 -- what is not there looks like the latter.
 --
--- KEYS: records, index, changes
+-- The first record of a registry gives it its name.
+--
+-- KEYS: records, index, changes, warm, registry
 -- ARGV: id, expected etag ('' for no record), new etag ('' to delete),
---       record (begins with "etag."), length the stream is trimmed to
+--       record (begins with "etag."), length the stream is trimmed to,
+--       '1' if the tenant is kept warm, name for a registry that has none
 local current = redis.call('HGET', KEYS[1], ARGV[1])
 local etag = current and (string.match(current, '^(%x+)%.') or '?') or ''
 if etag ~= ARGV[2] or etag == ARGV[3] then
@@ -18,6 +21,12 @@ if ARGV[3] == '' then
 else
 	redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 	redis.call('ZADD', KEYS[2], 0, ARGV[1])
+	redis.call('SET', KEYS[5], ARGV[7], 'NX')
 end
-redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'tenant', ARGV[1])
+if ARGV[6] == '1' then
+	redis.call('ZADD', KEYS[4], 0, ARGV[1])
+else
+	redis.call('ZREM', KEYS[4], ARGV[1])
+end
+redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[5], '*', 'tenant', ARGV[1], 'warm', ARGV[6])
 return ARGV[3]

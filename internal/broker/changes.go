@@ -1,0 +1,170 @@
+package broker
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// TokenChanged tells the broker that a token with this id, or, if it is empty, a
+// failure, was saved under the key with this digest.
+func (b *Broker) TokenChanged(digest, tokenID string) {
+	v, ok := b.entries.Load(digest)
+	if !ok {
+		return
+	}
+	e := v.(*entry)
+	if held := e.token.Load(); tokenID != "" && (held == nil || held.ID != tokenID) {
+		b.follow(e, tokenID)
+	}
+	e.wake()
+}
+
+// TenantChanged tells the broker that the tenant is not what it was, and whether
+// it is to be kept warm. It may have been disabled: unlike after a Resync, what is
+// in memory is not used again.
+func (b *Broker) TenantChanged(id string, warm bool) {
+	b.loads.Forget(id) // Who asks from now on does not join a read from before.
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	for r := range b.reads {
+		r.outdated = r.outdated || r.id == id
+	}
+	b.subjects.Delete(id)
+	if warm {
+		b.behind("warm/"+id, func(ctx context.Context) error { return b.warm(ctx, id, 0) })
+	}
+}
+
+// Resync tells the broker that it may have missed changes, as it has before it was
+// told of the first. Tenants and tokens in memory are compared with the store's
+// when they are next asked for, and the tenants that are kept warm are found.
+func (b *Broker) Resync() {
+	b.subjectsMu.Lock()
+	epoch := b.epoch.Add(1) // What is being read has the epoch from before.
+	b.subjectsMu.Unlock()
+	b.behind(fmt.Sprintf("warm/%d", epoch), func(ctx context.Context) error { return b.warmAll(ctx, epoch) })
+}
+
+// Heard tells the broker that it has been told of all changes up to now.
+func (b *Broker) Heard() { b.hearing.heard(b) }
+
+// hearing bounds how long the broker goes by what it was told.
+type hearing struct {
+	patience time.Duration
+	deaf     atomic.Bool // nothing was heard for that long
+
+	mu     sync.Mutex
+	timer  *time.Timer // ends the patience; nil until something was heard
+	closed bool
+}
+
+func (h *hearing) heard(b *Broker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		return
+	}
+	if h.deaf.Swap(false) {
+		b.log.Info("changes are heard again")
+		b.Resync()
+	}
+	if h.timer == nil {
+		h.timer = time.AfterFunc(h.patience, func() { h.lose(b) })
+		return
+	}
+	h.timer.Reset(h.patience)
+}
+
+// lose has every tenant read from the store, for each call, until something is
+// heard again.
+func (h *hearing) lose(b *Broker) {
+	h.deaf.Store(true)
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	b.epoch.Add(1)
+	b.log.Error("changes have not been heard for too long: tenants in memory are not served any more", "max_staleness", h.patience.String())
+}
+
+func (h *hearing) close() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closed = true
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+}
+
+const (
+	// How many tenants are asked for at once of those that are kept warm.
+	warmPage = 500
+	// The tenants that are found to be kept warm are bought for within this time,
+	// or as the budget allows.
+	warmSpread = 10 * time.Second
+	// The wait before they are looked for again, if the store was away.
+	warmRetry = 2 * time.Second
+	// Until then they are found, or will be after the next Resync.
+	warmTimeout = 10 * time.Minute
+)
+
+// behind does work that nobody waits for.
+func (b *Broker) behind(name string, work func(context.Context) error) {
+	b.flights.Forget(name) // What was begun before may have seen what was there before.
+	b.flights.DoChan(name, func() (any, error) {
+		_, err := b.task(warmTimeout, func(ctx context.Context) (any, error) { return nil, work(ctx) })
+		if err != nil && b.ctx.Err() == nil {
+			b.log.Warn("tenants are perhaps not kept warm", "error", err)
+		}
+		return nil, err
+	})
+}
+
+// warmAll sees to it that every tenant that is kept warm has a token, also one
+// that nobody has asked for here. It tries until it succeeds, or another Resync
+// takes over.
+func (b *Broker) warmAll(ctx context.Context, epoch uint64) error {
+	after := ""
+	for b.epoch.Load() == epoch {
+		ids, next, err := b.tenants.WarmTenants(ctx, after, warmPage)
+		if err == nil {
+			for _, id := range ids {
+				if err = b.warm(ctx, id, rand.N(warmSpread)); err != nil {
+					break
+				}
+			}
+		}
+		switch {
+		case err == nil && next == "":
+			return nil
+		case err == nil:
+			after = next
+			continue
+		}
+		select {
+		case <-time.After(warmRetry):
+		case <-ctx.Done():
+			return err
+		}
+	}
+	return nil
+}
+
+// warm has the tenant looked after from a moment in this time on, if it is to be
+// kept warm. An error means that it could not be looked up.
+func (b *Broker) warm(ctx context.Context, id string, within time.Duration) error {
+	s, err := b.subject(ctx, id)
+	if isOutage(err) {
+		return err
+	}
+	if s == nil || !s.tenant.KeepWarm || s.tenant.Disabled {
+		return nil // Whoever asks for it is told why there is none.
+	}
+	e := b.entry(s, s.credential, s.digest)
+	if e.token.Load() == nil {
+		e.wait(b, time.Now().Add(within))
+	}
+	return nil
+}

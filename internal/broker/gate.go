@@ -1,0 +1,200 @@
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"golang.org/x/time/rate"
+
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+const (
+	// An exchange for which somebody waits may be put off for this long.
+	turnPatience = 10 * time.Second
+	// After a quiet time the budget of this long may be used at once. Refreshes
+	// ahead leave half of it to those who wait.
+	burstTime = 5 * time.Second
+
+	// An issuer is given a rest when half of the exchanges of restWindow, and at
+	// least restFailures of them, have failed for a reason that is not the
+	// credentials'. Then one is tried after each restTime.
+	restRate     = 0.5
+	restFailures = 5
+	restWindow   = 30 * time.Second
+	restTime     = 5 * time.Second
+)
+
+// errPutOff says that an exchange nobody waits for is made later.
+var errPutOff = errors.New("put off")
+
+// budget is what the fleet allows itself with each issuer.
+type budget struct {
+	cost  time.Duration // of an exchange
+	burst int
+}
+
+// newBudget returns the budget for this many exchanges per second.
+func newBudget(perSecond float64) budget {
+	cost := max(time.Microsecond, time.Duration(float64(time.Second)/perSecond))
+	return budget{cost, int(max(1, burstTime/cost))}
+}
+
+// gate is what stands before one issuer: each token endpoint is on a host of its
+// own.
+type gate struct {
+	breaker circuitbreaker.CircuitBreaker[any]
+	failing sync.Map      // :: client id (string) → true, while its last exchange failed
+	buyers  atomic.Int64  // how many replicas share the budget, as far as is known
+	share   *rate.Limiter // what this replica allows itself while the store cannot be asked
+}
+
+func (b *Broker) gate(endpoint string) *gate {
+	v, ok := b.gates.Load(endpoint)
+	if !ok {
+		breaker := circuitbreaker.NewBuilder[any]().
+			WithFailureRateThreshold(restRate, restFailures, restWindow).
+			WithDelay(restTime).WithSuccessThreshold(1).
+			OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
+				b.log.Warn("issuer", "endpoint", endpoint, "exchanges", describe(e.NewState))
+			}).Build()
+		v, _ = b.gates.LoadOrStore(endpoint, &gate{breaker: breaker, share: rate.NewLimiter(rate.Every(b.budget.cost), b.budget.burst)})
+	}
+	return v.(*gate)
+}
+
+func describe(s circuitbreaker.State) string {
+	switch s {
+	case circuitbreaker.OpenState:
+		return "fail: it is given a rest"
+	case circuitbreaker.HalfOpenState:
+		return "one is tried"
+	default:
+		return "are made again"
+	}
+}
+
+// resting returns an error while the issuer is given a rest.
+func (b *Broker) resting(e *entry) error {
+	if wait := b.gate(e.key.Endpoint).breaker.RemainingDelay(); wait > 0 {
+		return b.rest(e, wait)
+	}
+	return nil
+}
+
+// permit lets an exchange pass unless the issuer is given a rest. report must be
+// called with what it came to.
+func (b *Broker) permit(e *entry) (report func(error), err error) {
+	g := b.gate(e.key.Endpoint)
+	if !g.breaker.TryAcquirePermit() {
+		return nil, b.rest(e, max(g.breaker.RemainingDelay(), restTime/2))
+	}
+	trial := g.breaker.IsHalfOpen()
+	return func(err error) {
+		var f *token.Failure
+		switch {
+		case err == nil, errors.As(err, &f) && f.Class.Permanent():
+			g.failing.Delete(e.key.ClientID)
+			g.breaker.RecordSuccess() // A refusal is an answer.
+		default:
+			// A client that fails again and again does not speak for the others.
+			if _, again := g.failing.LoadOrStore(e.key.ClientID, true); !again || trial {
+				g.breaker.RecordFailure()
+			}
+		}
+	}, nil
+}
+
+func (b *Broker) rest(e *entry, wait time.Duration) error {
+	b.stats.rested.Add(1)
+	return b.putOff(e, wait, restTime, token.Unavailable, "the issuer has failed for several tenants and is given a rest")
+}
+
+// turn waits until the exchange for e has its turn within the budget. While it
+// waits it keeps the lease.
+func (b *Broker) turn(ctx context.Context, e *entry, o order) error {
+	g := b.gate(e.key.Endpoint)
+	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst, Patience: turnPatience}
+	if !e.urgent(time.Now()) {
+		r.Patience, r.Spare = 0, r.Burst/2
+	}
+	asking, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	t, err := b.store.Admit(asking, e.key.Endpoint, r)
+	if err != nil {
+		t = g.shared(r, time.Now())
+	} else {
+		g.buyers.Store(int64(t.Buyers))
+	}
+	switch {
+	case !t.Given:
+		b.stats.overBudget.Add(1)
+		return b.putOff(e, t.Wait, turnPatience, token.Throttled,
+			fmt.Sprintf("more tokens are wanted than the fleet allows itself with the issuer (one per %v)", b.budget.cost))
+	case t.Wait == 0:
+		return nil
+	}
+	if _, err := b.store.Lease(asking, e.key, o.owner, t.Wait+leaseTTL); err != nil {
+		b.log.DebugContext(ctx, "lease not prolonged", "key", e.digest, "error", err)
+	}
+	select {
+	case <-time.After(t.Wait):
+		return nil
+	case <-ctx.Done():
+		if b.ctx.Err() != nil {
+			return ErrClosed
+		}
+		return ctx.Err()
+	}
+}
+
+// shared gives a turn within this replica's share of the budget, as Store.Admit
+// does within the fleet's.
+func (g *gate) shared(r token.TurnRequest, now time.Time) token.Turn {
+	buyers := max(1, int(g.buyers.Load()))
+	cost, burst, spare := r.Cost*time.Duration(buyers), max(1, r.Burst/buyers), r.Spare/buyers
+	g.share.SetLimitAt(now, rate.Every(cost))
+	g.share.SetBurstAt(now, burst)
+	if missing := float64(1+spare) - g.share.TokensAt(now); r.Patience == 0 && missing > 0 {
+		return token.Turn{Wait: time.Duration(missing * float64(cost))}
+	}
+	turn := g.share.ReserveN(now, 1)
+	if wait := turn.DelayFrom(now); wait > r.Patience {
+		turn.CancelAt(now)
+		return token.Turn{Wait: wait - r.Patience}
+	}
+	return token.Turn{Given: true, Wait: turn.DelayFrom(now)}
+}
+
+// urgent says whether somebody waits for the entry's token, or will soon.
+func (e *entry) urgent(now time.Time) bool {
+	held := e.usable(now, 0)
+	return e.waiters.Load() > 0 || held != nil && held.Urgent(now)
+}
+
+// putOff ends a flight that may not buy now, but in wait or somewhat later: within
+// spread, so that not all come back at once. Who waits for it gets a failure, which
+// is nobody's but this replica's.
+func (b *Broker) putOff(e *entry, wait, spread time.Duration, class token.Class, message string) error {
+	now := time.Now()
+	at := now.Add(wait + spread/4 + rand.N(spread))
+	if e.waiters.Load() > 0 {
+		f := &token.Failure{Class: class, Message: message, RetryAt: at}
+		if before := e.failure.Load(); before != nil {
+			f.Streak = before.Streak
+		}
+		e.fail(b, f)
+		return f
+	}
+	if held := e.usable(now, 0); held != nil && !held.Urgent(now) {
+		at = now.Add(wait + rand.N(max(spread, held.SafeEnd().Sub(now)/8)))
+	}
+	e.wait(b, at)
+	return errPutOff
+}

@@ -1,0 +1,38 @@
+package redisstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/redis/go-redis/v9"
+
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+// A registry gets a name with its first record, and keeps it. A Redis that was
+// emptied, or that came back without its data, has none, or another: so a tenant
+// that was lost can be told from one that was deleted.
+
+// missing says what it means that there is no record of a tenant.
+func (s *Store) missing(ctx context.Context) error {
+	name, err := s.client.Get(ctx, s.registryKey()).Result()
+	switch {
+	case err != nil && !errors.Is(err, redis.Nil):
+		return fmt.Errorf("read tenant: %w", err)
+	case s.lost(name):
+		return tenant.ErrLost
+	default:
+		return tenant.ErrNotFound
+	}
+}
+
+// lost says whether the registry called name (empty: it has no name) is another
+// than the one that this replica knows. The first it hears of is the one it knows.
+func (s *Store) lost(name string) bool {
+	if name != "" && s.registry.CompareAndSwap(nil, &name) {
+		return false
+	}
+	known := s.registry.Load()
+	return known != nil && *known != name
+}

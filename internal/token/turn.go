@@ -1,0 +1,28 @@
+package token
+
+import "time"
+
+// TurnRequest asks for a turn within the budget that a fleet allows itself for
+// exchanges with one issuer.
+type TurnRequest struct {
+	// Cost is how much of the budget's time an exchange takes: at ten exchanges
+	// per second, 100 ms.
+	Cost time.Duration
+	// Burst is how many exchanges may be made at once after a quiet time; at
+	// least 1.
+	Burst int
+	// Spare is how many of those must be left for others; less than Burst.
+	Spare int
+	// Patience is how long the turn may be put off; 0: it is now or not at all.
+	Patience time.Duration
+}
+
+// Turn is the answer to a TurnRequest.
+type Turn struct {
+	// Given says whether the exchange has a turn.
+	Given bool
+	// Wait is how long to wait: for the turn, or before another may be asked for.
+	Wait time.Duration
+	// Buyers is how many replicas share the budget, this one included.
+	Buyers int
+}
