@@ -50,6 +50,7 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	}
 	s, err := newService(serviceConfig{
 		store: store, overrides: overrides, tls: tlsConfig, log: log,
+		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
 	})
 	if err != nil {

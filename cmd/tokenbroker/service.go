@@ -22,6 +22,8 @@ type serviceConfig struct {
 	overrides        smokeball.Overrides
 	tls              *tls.Config
 	log              *slog.Logger
+	exchangeRate     float64       // 0: broker's default
+	maxStaleness     time.Duration // 0: broker's default
 	maxConnectionAge time.Duration
 	drainTimeout     time.Duration
 }
@@ -39,6 +41,7 @@ func newService(c serviceConfig) (*service, error) {
 	metrics := ops.NewMetrics()
 	tokens := broker.New(broker.Config{
 		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
+		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness,
 	})
 	registry := broker.NewRegistry(tokens, c.store)
 	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats))

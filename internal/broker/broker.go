@@ -197,6 +197,8 @@ type Stats struct {
 	// OverBudget and Rested count exchanges that were put off: the fleet's budget
 	// for the issuer was used up, or the issuer was given a rest.
 	OverBudget, Rested uint64
+	// Deaf says that changes were not heard for longer than Config.MaxStaleness.
+	Deaf bool
 }
 
 type stats struct {
@@ -224,6 +226,6 @@ func (b *Broker) Stats() Stats {
 	}
 	return Stats{
 		FromMemory: b.stats.fromMemory.Load(), Waited: b.stats.waited.Load(), Bought: b.stats.bought.Load(), Failed: failed,
-		OverBudget: b.stats.overBudget.Load(), Rested: b.stats.rested.Load(),
+		OverBudget: b.stats.overBudget.Load(), Rested: b.stats.rested.Load(), Deaf: b.hearing.deaf.Load(),
 	}
 }

@@ -203,7 +203,8 @@ func (b *Broker) compare(e *entry) {
 // buy makes the exchange, when it is its turn, and keeps what it brings, for this
 // replica and all.
 func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, error) {
-	if err := b.turn(ctx, e, o); err != nil {
+	crowd, err := b.turn(ctx, e, o)
+	if err != nil {
 		return nil, err
 	}
 	report, err := b.permit(e)
@@ -240,8 +241,8 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 	if o.forced {
 		bought.Replaced = o.replaces
 	}
-	if o.replaces == "" {
-		return b.keep(ctx, e, &bought, token.FirstRefreshPoint), nil
+	if o.replaces == "" && crowd {
+		return b.keep(ctx, e, &bought, token.CrowdRefreshPoint), nil
 	}
 	return b.keep(ctx, e, &bought, token.RefreshPoint), nil
 }

@@ -116,9 +116,9 @@ func (b *Broker) rest(e *entry, wait time.Duration) error {
 	return b.putOff(e, wait, restTime, token.Unavailable, "the issuer has failed for several tenants and is given a rest")
 }
 
-// turn waits until the exchange for e has its turn within the budget. While it
-// waits it keeps the lease.
-func (b *Broker) turn(ctx context.Context, e *entry, o order) error {
+// turn waits until the exchange for e has its turn within the budget, and says
+// whether it is one of a crowd. While it waits it keeps the lease.
+func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err error) {
 	g := b.gate(e.key.Endpoint)
 	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst, Patience: turnPatience}
 	if !e.urgent(time.Now()) {
@@ -135,22 +135,22 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) error {
 	switch {
 	case !t.Given:
 		b.stats.overBudget.Add(1)
-		return b.putOff(e, t.Wait, turnPatience, token.Throttled,
+		return false, b.putOff(e, t.Wait, turnPatience, token.Throttled,
 			fmt.Sprintf("more tokens are wanted than the fleet allows itself with the issuer (one per %v)", b.budget.cost))
 	case t.Wait == 0:
-		return nil
+		return t.Owed > r.Burst/4, nil
 	}
 	if _, err := b.store.Lease(asking, e.key, o.owner, t.Wait+leaseTTL); err != nil {
 		b.log.DebugContext(ctx, "lease not prolonged", "key", e.digest, "error", err)
 	}
 	select {
 	case <-time.After(t.Wait):
-		return nil
+		return true, nil
 	case <-ctx.Done():
 		if b.ctx.Err() != nil {
-			return ErrClosed
+			return false, ErrClosed
 		}
-		return ctx.Err()
+		return false, ctx.Err()
 	}
 }
 
@@ -164,12 +164,13 @@ func (g *gate) shared(r token.TurnRequest, now time.Time) token.Turn {
 	if missing := float64(1+spare) - g.share.TokensAt(now); r.Patience == 0 && missing > 0 {
 		return token.Turn{Wait: time.Duration(missing * float64(cost))}
 	}
+	owed := burst - int(g.share.TokensAt(now)) + 1
 	turn := g.share.ReserveN(now, 1)
 	if wait := turn.DelayFrom(now); wait > r.Patience {
 		turn.CancelAt(now)
 		return token.Turn{Wait: wait - r.Patience}
 	}
-	return token.Turn{Given: true, Wait: turn.DelayFrom(now)}
+	return token.Turn{Given: true, Wait: turn.DelayFrom(now), Owed: owed * buyers}
 }
 
 // urgent says whether somebody waits for the entry's token, or will soon.

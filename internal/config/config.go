@@ -41,11 +41,24 @@ type Serve struct {
 
 	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
 
+	ExchangeRate float64       `name:"exchange-rate" default:"10" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and five times as many at once after a quiet time. Who waits goes first. Default ${default}."`
+	MaxStaleness time.Duration `name:"max-staleness" default:"24h" placeholder:"DURATION" help:"How long tenants in memory are served while Redis is not heard, or has lost its registry: a tenant may have been disabled meanwhile. Default ${default}."`
+
 	MaxConnectionAge time.Duration `name:"max-connection-age" default:"5m" placeholder:"DURATION" help:"Ends gRPC connections of this age, so that a load balancer can spread them; 0: never. Default ${default}."`
 	DrainTimeout     time.Duration `name:"drain-timeout" default:"30s" placeholder:"DURATION" help:"How long calls under way may take to finish after SIGTERM. Default ${default}."`
 	LogLevel         string        `name:"log-level" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 	LogFormat        string        `name:"log-format" default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text. Default ${default}."`
 }
+
+const (
+	// An exchange may wait for its turn for ten seconds, which at less than this
+	// would be too short for any.
+	minExchangeRate = 0.2
+	// More than all that AWS allows an account.
+	maxExchangeRate = 1000
+	// Changes are heard of twice a second; a restart of Redis takes longer.
+	minStaleness = 10 * time.Second
+)
 
 // Validate refuses settings that do not go together. Kong calls it.
 func (c *Serve) Validate() error {
@@ -62,6 +75,10 @@ func (c *Serve) Validate() error {
 		return fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr)
 	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == "" || c.ClientCAFile == ""):
 		return errors.New("--tls-cert-file, --tls-key-file and --client-ca-file are needed (or --insecure, on a loopback address)")
+	case !(c.ExchangeRate >= minExchangeRate && c.ExchangeRate <= maxExchangeRate): // Nor NaN.
+		return fmt.Errorf("--exchange-rate must be from %v to %v", minExchangeRate, maxExchangeRate)
+	case c.MaxStaleness < minStaleness:
+		return fmt.Errorf("--max-staleness must be %v at least", minStaleness)
 	case c.MaxConnectionAge < 0 || c.DrainTimeout < 0:
 		return errors.New("--max-connection-age and --drain-timeout must not be negative")
 	}

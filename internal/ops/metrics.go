@@ -16,6 +16,10 @@ var (
 		"Tokens handed out: from memory, or after the caller waited for the store, another replica or the issuer.", []string{"from"}, nil)
 	exchangesDesc = prometheus.NewDesc("tokenbroker_exchanges_total",
 		"Token requests made to the issuer, all attempts of one exchange counted once, by outcome. At least those with the outcome \"ok\" are billed.", []string{"outcome"}, nil)
+	putOffDesc = prometheus.NewDesc("tokenbroker_exchanges_put_off_total",
+		"Token requests that were not made for now: the fleet's budget for the issuer was used up, or the issuer is given a rest after failures for several tenants.", []string{"because"}, nil)
+	hearingDesc = prometheus.NewDesc("tokenbroker_changes_heard",
+		"Whether this replica hears of changes of tenants: 0 after --max-staleness without Redis, when tenants in memory are not served any more.", nil, nil)
 )
 
 // BrokerMetrics returns the metrics of a broker.
@@ -25,6 +29,8 @@ func BrokerMetrics(stats func() broker.Stats) prometheus.Collector { return brok
 func (m brokerMetrics) Describe(ch chan<- *prometheus.Desc) {
 	ch <- answersDesc
 	ch <- exchangesDesc
+	ch <- putOffDesc
+	ch <- hearingDesc
 }
 
 // Collect sends the metrics.
@@ -36,6 +42,13 @@ func (m brokerMetrics) Collect(ch chan<- prometheus.Metric) {
 	count(answersDesc, stats.FromMemory, "memory")
 	count(answersDesc, stats.Waited, "waited")
 	count(exchangesDesc, stats.Bought, "ok")
+	count(putOffDesc, stats.OverBudget, "budget")
+	count(putOffDesc, stats.Rested, "rest")
+	hears := 1.0
+	if stats.Deaf {
+		hears = 0
+	}
+	ch <- prometheus.MustNewConstMetric(hearingDesc, prometheus.GaugeValue, hears)
 	for class, n := range stats.Failed {
 		count(exchangesDesc, n, string(class))
 	}

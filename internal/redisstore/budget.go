@@ -20,10 +20,10 @@ func (s *Store) Admit(ctx context.Context, endpoint string, r token.TurnRequest)
 	budget, buyers := s.budgetKeys(endpoint)
 	reply, err := admitScript.Run(ctx, s.client, []string{budget, buyers},
 		r.Cost.Microseconds(), r.Burst, r.Spare, r.Patience.Microseconds(), s.replica, buyerMemory.Microseconds()).Int64Slice()
-	if err != nil || len(reply) != 3 {
+	if err != nil || len(reply) != 4 {
 		return token.Turn{}, fmt.Errorf("ask for a turn: %w", err)
 	}
-	return token.Turn{Given: reply[0] == 1, Wait: time.Duration(reply[1]) * time.Microsecond, Buyers: int(reply[2])}, nil
+	return token.Turn{Given: reply[0] == 1, Wait: time.Duration(reply[1]) * time.Microsecond, Owed: int(reply[2]), Buyers: int(reply[3])}, nil
 }
 
 // budgetKeys returns the names of an issuer's budget and of those who share it.

@@ -24,7 +24,7 @@ func TestTheFleetSharesOneBudgetForEachIssuer(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		replicas := []*redisstore.Store{f.Store, f.open(t, f.keyset), f.open(t, f.keyset)}
 		for n, s := range replicas {
-			if turn := admit(t, s, "us", turnRequest); !turn.Given || turn.Wait != 0 || turn.Buyers != n+1 {
+			if turn := admit(t, s, "us", turnRequest); !turn.Given || turn.Wait != 0 || turn.Owed != n+1 || turn.Buyers != n+1 {
 				t.Errorf("replica %d: %+v", n, turn)
 			}
 		}
@@ -33,7 +33,7 @@ func TestTheFleetSharesOneBudgetForEachIssuer(t *testing.T) {
 			t.Errorf("the fourth: %+v", turn)
 		}
 		for range 2 { // A turn that is not given costs nothing.
-			if turn := admit(t, replicas[1], "us", turnRequest); turn.Given || !near(turn.Wait, 30*time.Second) {
+			if turn := admit(t, replicas[1], "us", turnRequest); turn.Given || !near(turn.Wait, 30*time.Second) || turn.Owed != 4 {
 				t.Errorf("the fifth: %+v", turn)
 			}
 		}

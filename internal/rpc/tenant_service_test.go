@@ -79,8 +79,8 @@ func TestTenantStatus(t *testing.T) {
 		t.Errorf("status %v of token %s", s, held.GetTokenId())
 	}
 	refreshed, next, end := s.GetLastRefreshTime().AsTime(), s.GetNextRefreshTime().AsTime(), s.GetTokenExpireTime().AsTime()
-	if life := end.Sub(refreshed); next.Before(refreshed.Add(life*39/100)) || next.After(refreshed.Add(life*81/100)) {
-		t.Errorf("refreshed %v, next %v, end %v: want next at 40 to 80 %%", refreshed, next, end)
+	if life := end.Sub(refreshed); next.Before(refreshed.Add(life*69/100)) || next.After(refreshed.Add(life*81/100)) {
+		t.Errorf("refreshed %v, next %v, end %v: want next at 70 to 80 %%", refreshed, next, end)
 	}
 
 	h.register(t, "wrong", func(p *pb.Tenant) { p.ClientSecret = "wrong" })

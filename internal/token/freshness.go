@@ -9,10 +9,10 @@ const (
 	// How far the refresh point is moved at most, either way, so that tokens
 	// bought together are not replaced together.
 	refreshJitter = 0.05
-	// A token that was bought while there was none may be replaced as early as
-	// this: a fleet that starts cold buys for many tenants at once, and their
-	// refreshes are to be spread from then on.
-	firstRefreshFraction = 0.40
+	// A token that was bought in a crowd may be replaced as early as this, so that
+	// the crowd does not come back: the refreshes are spread over as much time as
+	// lies between two.
+	crowdFraction = 0.10
 	// Replicas that did not buy a token are in no hurry to replace it: they come
 	// later by up to this part of its life, if the one that did is gone.
 	standbyFraction = 0.01
@@ -46,10 +46,10 @@ func (t *Token) RefreshInterval() time.Duration {
 	return min(maxRefreshInterval, t.Lifetime()/4)
 }
 
-// FirstRefreshPoint is RefreshPoint for a token that replaces none: anywhere from
-// 40 % to 80 % of its life.
-func FirstRefreshPoint(issued, expires time.Time, draw float64) time.Time {
-	fraction := firstRefreshFraction + (refreshFraction+refreshJitter-firstRefreshFraction)*draw
+// CrowdRefreshPoint is RefreshPoint for a token that was bought together with those
+// of many other tenants: anywhere from 10 % to 80 % of its life.
+func CrowdRefreshPoint(issued, expires time.Time, draw float64) time.Time {
+	fraction := crowdFraction + (refreshFraction+refreshJitter-crowdFraction)*draw
 	return issued.Add(time.Duration(float64(expires.Sub(issued)) * fraction))
 }
 

@@ -23,6 +23,8 @@ type Turn struct {
 	Given bool
 	// Wait is how long to wait: for the turn, or before another may be asked for.
 	Wait time.Duration
+	// Owed is how many turns that were given are not paid back yet.
+	Owed int
 	// Buyers is how many replicas share the budget, this one included.
 	Buyers int
 }

@@ -1,8 +1,10 @@
 package brokertest
 
 import (
+	"cmp"
 	"log/slog"
 	"testing"
+	"time"
 
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/secret"
@@ -14,6 +16,15 @@ type Fleet struct {
 	Store    *Store
 	Issuer   *Issuer
 	Replicas []*broker.Broker
+
+	// Logger of the replicas that are added; nil: the output of the test.
+	Logger *slog.Logger
+	// ExchangeRate of the replicas that are added; 0: a thousand a second, which
+	// holds nobody up.
+	ExchangeRate float64
+	// MaxStaleness of the replicas that are added; 0: a year, since the store in
+	// memory does not say again and again that nothing has changed.
+	MaxStaleness time.Duration
 }
 
 // NewFleet returns a fleet of n replicas, which end with the test.
@@ -27,11 +38,22 @@ func NewFleet(t testing.TB, n int) *Fleet {
 
 // Add adds a replica.
 func (f *Fleet) Add(t testing.TB) *broker.Broker {
+	b := f.Deaf(t)
+	f.Store.Listen(b)
+	return b
+}
+
+// Deaf adds a replica that is told of nothing.
+func (f *Fleet) Deaf(t testing.TB) *broker.Broker {
+	log := f.Logger
+	if log == nil {
+		log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	}
 	b := broker.New(broker.Config{
-		Issuer: f.Issuer, Store: f.Store, Tenants: f.Store, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Issuer: f.Issuer, Store: f.Store, Tenants: f.Store, Logger: log,
+		ExchangeRate: cmp.Or(f.ExchangeRate, 1000), MaxStaleness: cmp.Or(f.MaxStaleness, 365*24*time.Hour),
 	})
 	t.Cleanup(b.Close)
-	f.Store.Listen(b)
 	f.Replicas = append(f.Replicas, b)
 	return b
 }

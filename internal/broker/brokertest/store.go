@@ -221,14 +221,15 @@ func (s *Store) Admit(ctx context.Context, endpoint string, r token.TurnRequest)
 	if paid.Before(now) {
 		paid = now
 	}
+	owed := int((paid.Sub(now) + r.Cost - 1) / r.Cost)
 	paid = paid.Add(r.Cost)
-	turn := token.Turn{Wait: max(0, paid.Add(-r.Cost*time.Duration(r.Burst-r.Spare)).Sub(now)), Buyers: max(1, len(s.listeners))}
+	turn := token.Turn{Owed: owed, Wait: max(0, paid.Add(-r.Cost*time.Duration(r.Burst-r.Spare)).Sub(now)), Buyers: max(1, len(s.listeners))}
 	if turn.Wait > r.Patience {
 		turn.Wait -= r.Patience
 		return turn, nil
 	}
 	s.paid[endpoint] = paid
-	turn.Given = true
+	turn.Given, turn.Owed = true, owed+1
 	return turn, nil
 }
 

@@ -1,6 +1,7 @@
 -- Gives an exchange its turn within the fleet's budget for one issuer, or says
 -- when to ask again. Returns whether it has one, the microseconds to wait (for
--- the turn, or before asking again), and how many replicas have asked lately.
+-- the turn, or before asking again), how many turns are not paid back, and how
+-- many replicas have asked lately.
 --
 -- The budget is kept as one number, the time at which all turns that were given
 -- are paid back (generic cell rate algorithm). A turn may be given for a moment
@@ -23,10 +24,12 @@ local buyers = redis.call('ZCARD', KEYS[2])
 -- After a failover the clock may be behind what was written by another's: no
 -- more is owed than can have been lent.
 local paid = tonumber(redis.call('GET', KEYS[1]) or 0)
-paid = math.min(math.max(paid, now), now + burst * cost + patience) + cost
+paid = math.min(math.max(paid, now), now + burst * cost + patience)
+local owed = math.ceil((paid - now) / cost)
+paid = paid + cost
 local wait = math.max(0, paid - (burst - spare) * cost - now)
 if wait > patience then
-	return {0, wait - patience, buyers}
+	return {0, wait - patience, owed, buyers}
 end
 redis.call('SET', KEYS[1], string.format('%.0f', paid), 'PX', math.ceil((paid - now) / 1000))
-return {1, wait, buyers}
+return {1, wait, owed + 1, buyers}

@@ -1,0 +1,99 @@
+package broker_test
+
+import (
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/broker/brokertest"
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+// heldWarm wants each replica to answer from memory.
+func heldWarm(t *testing.T, fleet *brokertest.Fleet, id string) {
+	t.Helper()
+	fleet.Store.SetAway(true)
+	defer fleet.Store.SetAway(false)
+	for n, replica := range fleet.Replicas {
+		before := fleet.Issuer.Asked("client of " + id)
+		if _, err := replica.Get(t.Context(), id, nil, 0); err != nil || fleet.Issuer.Asked("client of "+id) != before {
+			t.Errorf("replica %d does not hold a token of %s: %v", n, id, err)
+		}
+	}
+}
+
+func TestAWarmTenantHasATokenBeforeAnybodyAsks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 2)
+		for n := range 1200 { // More than a page.
+			fleet.Register(t, fmt.Sprintf("t%04d", n), func(r *tenant.Tenant) { r.KeepWarm = n >= 600 })
+		}
+		time.Sleep(time.Minute)
+		heldWarm(t, fleet, "t0600")
+		heldWarm(t, fleet, "t1199")
+		// A replica that is started later finds them too, and buys nothing.
+		fleet.Add(t)
+		time.Sleep(time.Minute)
+		heldWarm(t, fleet, "t0600")
+		heldWarm(t, fleet, "t1199")
+		if got := fleet.Replicas[2].Entries(); got != 600 {
+			t.Errorf("%d keys in memory", got)
+		}
+		bought := 0
+		for n := range 1200 {
+			bought += fleet.Issuer.Asked(fmt.Sprintf("client of t%04d", n))
+		}
+		if bought != 600 {
+			t.Errorf("%d exchanges", bought)
+		}
+	})
+}
+
+func TestATenantIsKeptWarmFromTheMomentThatThisIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 2)
+		fleet.Register(t, "acme", nil)
+		keep := func(warm bool) {
+			t.Helper()
+			if _, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
+				r.KeepWarm = warm
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		keep(true)
+		time.Sleep(time.Second)
+		heldWarm(t, fleet, "acme")
+		time.Sleep(24 * time.Hour)
+		heldWarm(t, fleet, "acme")
+		if got := fleet.Issuer.Asked("client of acme"); got < 31 || got > 34 {
+			t.Errorf("%d exchanges in a day", got)
+		}
+		keep(false)
+		time.Sleep(2 * time.Hour)
+		before := fleet.Issuer.Asked("client of acme")
+		time.Sleep(24 * time.Hour)
+		if got := fleet.Issuer.Asked("client of acme"); got != before {
+			t.Errorf("%d exchanges in the day after", got-before)
+		}
+	})
+}
+
+func TestWarmTenantsAreFoundOnceTheStoreIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Register(t, "acme", warm)
+		time.Sleep(time.Minute)
+		fleet.Store.SetAway(true)
+		late := fleet.Add(t)
+		time.Sleep(time.Minute)
+		fleet.Store.SetAway(false)
+		time.Sleep(time.Minute)
+		if late.Entries() != 1 {
+			t.Error("not found")
+		}
+		heldWarm(t, fleet, "acme")
+	})
+}
