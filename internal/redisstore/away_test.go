@@ -25,9 +25,9 @@ func calls(f *fixture) map[string]func(context.Context) error {
 			_, err := f.Lease(ctx, k, "a", time.Minute)
 			return err
 		},
-		"Release":     func(ctx context.Context) error { return f.Release(ctx, k, "a") },
-		"Admit":       func(ctx context.Context) error { _, err := f.Admit(ctx, k.Endpoint, turnRequest); return err },
-		"WarmTenants": func(ctx context.Context) error { _, _, err := f.WarmTenants(ctx, "", 10); return err },
+		"Release":      func(ctx context.Context) error { return f.Release(ctx, k, "a") },
+		"Admit":        func(ctx context.Context) error { _, err := f.Admit(ctx, k.Endpoint, turnRequest); return err },
+		"WarmTenants":  func(ctx context.Context) error { _, _, err := f.WarmTenants(ctx, "", 10); return err },
 		"Tenant":       func(ctx context.Context) error { _, err := f.Tenant(ctx, "acme"); return err },
 		"ListTenants":  func(ctx context.Context) error { _, _, err := f.ListTenants(ctx, "", 10); return err },
 		"CreateTenant": func(ctx context.Context) error { _, err := f.CreateTenant(ctx, newTenant("acme")); return err },

@@ -134,3 +134,41 @@ func TestRefreshPointLiesBetween70And80PercentOfTheLife(t *testing.T) {
 		}
 	}
 }
+
+func TestATokenOfACrowdIsDueAnywhereFromTenToEightyPerCentOfItsLife(t *testing.T) {
+	expires := issued.Add(time.Hour)
+	for draw, want := range map[float64]time.Duration{0: 6 * time.Minute, 0.5: 27 * time.Minute, 1: 48 * time.Minute} {
+		if got := token.CrowdRefreshPoint(issued, expires, draw).Sub(issued); (got - want).Abs() > time.Millisecond {
+			t.Errorf("draw %v: after %v, want %v", draw, got, want)
+		}
+	}
+}
+
+func TestStandbyMovesTheRefreshPointAndNothingElse(t *testing.T) {
+	tok := &token.Token{ID: "a", Issued: issued, Expires: issued.Add(time.Hour), RefreshAt: issued.Add(45 * time.Minute)}
+	for draw, want := range map[float64]time.Duration{0: 0, 0.5: 18 * time.Second, 1: 36 * time.Second} {
+		later := tok.Standby(draw)
+		if got := later.RefreshAt.Sub(tok.RefreshAt); (got - want).Abs() > time.Millisecond {
+			t.Errorf("draw %v: moved by %v, want %v", draw, got, want)
+		}
+		if later.ID != tok.ID || later.Issued != tok.Issued || later.Expires != tok.Expires || tok.RefreshAt != issued.Add(45*time.Minute) {
+			t.Errorf("draw %v: %+v of %+v", draw, later, tok)
+		}
+	}
+	dead := &token.Token{Issued: issued, Expires: issued.Add(-time.Hour), RefreshAt: issued}
+	if got := dead.Standby(1).RefreshAt; got != issued {
+		t.Errorf("of a token without a life: moved to %v", got)
+	}
+}
+
+func TestARefreshIsUrgentWhenHalfOfItsTimeIsOver(t *testing.T) {
+	// Due after 45 minutes, not handed out after 59.
+	tok := &token.Token{Issued: issued, Expires: issued.Add(time.Hour), RefreshAt: issued.Add(45 * time.Minute)}
+	for after, want := range map[time.Duration]bool{
+		0: false, 45 * time.Minute: false, 52*time.Minute - 1: false, 52 * time.Minute: true, 58 * time.Minute: true, 2 * time.Hour: true,
+	} {
+		if got := tok.Urgent(issued.Add(after)); got != want {
+			t.Errorf("after %v: %v", after, got)
+		}
+	}
+}

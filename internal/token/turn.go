@@ -13,7 +13,8 @@ type TurnRequest struct {
 	Burst int
 	// Spare is how many of those must be left for others; less than Burst.
 	Spare int
-	// Patience is how long the turn may be put off; 0: it is now or not at all.
+	// Patience is how long the turn may be put off, less than a minute; 0: it is now
+	// or not at all.
 	Patience time.Duration
 }
 

@@ -21,10 +21,10 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now - mem
 redis.call('PEXPIRE', KEYS[2], math.ceil(memory / 1000))
 local buyers = redis.call('ZCARD', KEYS[2])
 
--- After a failover the clock may be behind what was written by another's: no
--- more is owed than can have been lent.
+-- After a failover the clock may be behind what was written by another's. Nobody
+-- is given a turn that is a minute away, so no more is owed than that.
 local paid = tonumber(redis.call('GET', KEYS[1]) or 0)
-paid = math.min(math.max(paid, now), now + burst * cost + patience)
+paid = math.min(math.max(paid, now), now + burst * cost + 60000000)
 local owed = math.ceil((paid - now) / cost)
 paid = paid + cost
 local wait = math.max(0, paid - (burst - spare) * cost - now)
