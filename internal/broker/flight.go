@@ -24,10 +24,11 @@ const (
 	leaseTTL = storeTimeout + exchangeTimeout + storeTimeout
 	// flightTimeout leaves room to wait for a lease that was left behind, and then
 	// for a turn, and to buy.
-	flightTimeout = leaseTTL + turnPatience + exchangeTimeout + 3*storeTimeout
-	// Who waits for another replica looks this often, in case that the
-	// announcement is lost.
-	pollInterval = 100 * time.Millisecond
+	flightTimeout = leaseTTL + urgentPatience + exchangeTimeout + 3*storeTimeout
+	// Who waits for another replica looks this often, and less and less often, in
+	// case that the announcement is lost.
+	pollInterval    = 100 * time.Millisecond
+	maxPollInterval = 500 * time.Millisecond
 	// The shortest pause after a failure.
 	minHold = 500 * time.Millisecond
 )
@@ -102,7 +103,7 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 // straight to the issuer.
 func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	o.owner = rand.Text()
-	for {
+	for pause := pollInterval; ; pause = min(2*pause, maxPollInterval) {
 		t, err := b.look(ctx, e, o.replaces)
 		switch {
 		case errors.Is(err, ErrStore):
@@ -128,7 +129,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		}
 		select {
 		case <-e.woken:
-		case <-time.After(pollInterval/2 + mathrand.N(pollInterval)):
+		case <-time.After(pause/2 + mathrand.N(pause)):
 		case <-ctx.Done():
 			if b.ctx.Err() != nil {
 				return nil, ErrClosed

@@ -18,6 +18,9 @@ import (
 const (
 	// An exchange for which somebody waits may be put off for this long.
 	turnPatience = 10 * time.Second
+	// One for which many will wait soon, for longer: so there is a turn for it when
+	// those who wait have taken all that they can.
+	urgentPatience = 2 * turnPatience
 	// After a quiet time the budget of this long may be used at once. Refreshes
 	// ahead leave half of it to those who wait.
 	burstTime = 5 * time.Second
@@ -120,9 +123,14 @@ func (b *Broker) rest(e *entry, wait time.Duration) error {
 // whether it is one of a crowd. While it waits it keeps the lease.
 func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err error) {
 	g := b.gate(e.key.Endpoint)
-	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst, Patience: turnPatience}
-	if !e.urgent(time.Now()) {
-		r.Patience, r.Spare = 0, r.Burst/2
+	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst}
+	switch held := e.usable(time.Now(), 0); {
+	case held != nil && held.Urgent(time.Now()):
+		r.Patience = urgentPatience
+	case e.waiters.Load() > 0:
+		r.Patience = turnPatience
+	default:
+		r.Spare = r.Burst / 2
 	}
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
@@ -171,12 +179,6 @@ func (g *gate) shared(r token.TurnRequest, now time.Time) token.Turn {
 		return token.Turn{Wait: wait - r.Patience}
 	}
 	return token.Turn{Given: true, Wait: turn.DelayFrom(now), Owed: owed * buyers}
-}
-
-// urgent says whether somebody waits for the entry's token, or will soon.
-func (e *entry) urgent(now time.Time) bool {
-	held := e.usable(now, 0)
-	return e.waiters.Load() > 0 || held != nil && held.Urgent(now)
 }
 
 // putOff ends a flight that may not buy now, but in wait or somewhat later: within

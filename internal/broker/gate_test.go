@@ -73,7 +73,7 @@ func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 		synctest.Wait()
 		exchanges := &ledger{}
 		fleet.Issuer.Answer = exchanges.note
-		begun := time.Now()
+		begun, asked := time.Now(), fleet.Store.Calls()
 		var callers sync.WaitGroup
 		for n := range tenants {
 			for _, replica := range fleet.Replicas {
@@ -84,8 +84,9 @@ func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 		took := time.Since(begun)
 		const burst = 5 * rate
 		ideal := time.Second * (tenants - burst) / rate
-		t.Logf("%d cold tenants on 3 replicas: %d exchanges, all warm after %v (the budget alone takes %v); %d exchanges in the busiest second, %d in the busiest 10 s",
-			tenants, len(exchanges.times), took, ideal, exchanges.most(time.Second), exchanges.most(10*time.Second))
+		t.Logf("%d cold tenants on 3 replicas: %d exchanges, all warm after %v (the budget alone takes %v); %d exchanges in the busiest second, %d in the busiest 10 s; the store was asked %d times a second",
+			tenants, len(exchanges.times), took, ideal, exchanges.most(time.Second), exchanges.most(10*time.Second),
+			(fleet.Store.Calls()-asked)/int(took.Seconds()))
 		if len(exchanges.times) != tenants {
 			t.Errorf("%d exchanges", len(exchanges.times))
 		}
@@ -95,21 +96,28 @@ func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 		if took > ideal*12/10 {
 			t.Errorf("took %v: the budget was not used", took)
 		}
+		// Some six commands each time that a caller comes back, every ten seconds or so.
+		if got := (fleet.Store.Calls() - asked) / int(took.Seconds()); got > 3*tenants {
+			t.Errorf("the store was asked %d times a second", got)
+		}
 	})
 }
 
 func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{}, Logger: discard, ExchangeRate: 1}
+		const due, cold = 400, 3000
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{}, Logger: discard, ExchangeRate: 2}
 		b := fleet.Add(t)
-		for n := range 100 {
+		for n := range due {
 			fleet.Register(t, fmt.Sprint("warm", n), nil)
+		}
+		for n := range cold {
 			fleet.Register(t, fmt.Sprint("cold", n), nil)
 		}
 		synctest.Wait()
-		// A hundred tokens that are all due at once, and have some minutes left.
+		// Tokens that are all due at once, and have some minutes left.
 		now := time.Now()
-		for n := range 100 {
+		for n := range due {
 			fleet.Store.Put(key(t, fleet, fmt.Sprint("warm", n)), token.Token{ID: fmt.Sprint("old", n),
 				Issued: now, Expires: now.Add(20 * time.Minute), RefreshAt: now.Add(time.Minute)})
 			get(t, b, fmt.Sprint("warm", n))
@@ -125,16 +133,22 @@ func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 		if slices.Max(waits) > 0 {
 			t.Errorf("callers waited %v while refreshes ahead were due", waits)
 		}
-		// Those that are near their end by now go first too, so nobody waits for them.
-		for end := now.Add(19 * time.Minute); time.Now().Before(end); time.Sleep(10 * time.Second) {
-			for n := range 100 {
+		// From now on more callers wait than there are turns for, and yet nobody has to
+		// wait for a tenant that is in use.
+		storm, end := sync.WaitGroup{}, now.Add(19*time.Minute)
+		for n := range cold {
+			storm.Go(func() { persist(t, b, fmt.Sprint("cold", n)) })
+		}
+		for ; time.Now().Before(end); time.Sleep(10 * time.Second) {
+			for n := range due {
 				before := time.Now()
 				if get(t, b, fmt.Sprint("warm", n)); time.Since(before) != 0 {
 					t.Fatalf("warm%d waited %v", n, time.Since(before))
 				}
 			}
 		}
-		if got := fleet.Issuer.Asked("client of warm99"); got != 1 {
+		storm.Wait()
+		if got := fleet.Issuer.Asked("client of warm399"); got != 1 {
 			t.Errorf("%d exchanges for a token that was due", got)
 		}
 	})
@@ -196,6 +210,7 @@ func TestAnIssuerThatFailsForManyIsGivenARest(t *testing.T) {
 			_ = exchanges.note(c)
 			return &token.Failure{Class: token.Unavailable, Message: "as the test wants it"}
 		}
+		before := fleet.Store.Calls()
 		for range 600 {
 			for n := range 200 {
 				failure(t, b, fmt.Sprint("t", n))
@@ -203,7 +218,12 @@ func TestAnIssuerThatFailsForManyIsGivenARest(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		get(t, b, "elsewhere")
-		t.Logf("200 tenants whose issuer is down for a minute: %d exchanges tried, at most %d in a second", len(exchanges.times), exchanges.most(time.Second))
+		asked := fleet.Store.Calls() - before
+		t.Logf("200 tenants whose issuer is down for a minute: %d exchanges tried, at most %d in a second; the store was asked %d times",
+			len(exchanges.times), exchanges.most(time.Second), asked)
+		if asked > 200*60/5 {
+			t.Errorf("the store was asked %d times", asked)
+		}
 		if got := len(exchanges.times); got > 5+60/5+1 {
 			t.Errorf("%d exchanges in a minute", got)
 		}
@@ -254,5 +274,93 @@ func TestAPanicDoesNotLeaveAnIssuerAtRestForEver(t *testing.T) {
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = nil })
 		time.Sleep(30 * time.Second)
 		get(t, fleet.Replicas[0], "t0")
+	})
+}
+
+// A flight that nobody waits for may have been put off already when somebody comes
+// to wait for it.
+func TestWhoJoinsAFlightThatWasPutOffGetsATokenAllTheSame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Register(t, "acme", nil)
+		h := &hooked{Store: fleet.Store}
+		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: h, Tenants: h, Logger: discard, ExchangeRate: 1})
+		t.Cleanup(b.Close)
+		k := key(t, fleet, "acme")
+		h.Put(k, stored("due", time.Now().Add(-46*time.Minute)))
+		// So much of the budget is used that there is a turn for those who wait only.
+		used := token.TurnRequest{Cost: time.Second, Burst: 5, Patience: time.Second}
+		for range 5 {
+			if _, err := h.Admit(t.Context(), k.Endpoint, used); err != nil {
+				t.Fatal(err)
+			}
+		}
+		joined := make(chan error)
+		h.inRelease = func() {
+			go func() {
+				_, err := b.Get(t.Context(), "acme", nil, 30*time.Minute)
+				joined <- err
+			}()
+			time.Sleep(time.Second)
+		}
+		get(t, b, "acme")
+		get(t, b, "acme") // Starts the flight.
+		if err := <-joined; err != nil {
+			t.Errorf("Get = %v", err)
+		}
+	})
+}
+
+func TestARefreshCostsTheStoreLittleHoweverManyReplicasThereAre(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 10)
+		fleet.Issuer.Took = time.Second
+		fleet.Register(t, "acme", nil)
+		synctest.Wait()
+		ask := func() {
+			for _, replica := range fleet.Replicas {
+				get(t, replica, "acme")
+			}
+		}
+		ask()
+		before, bought := fleet.Store.Calls(), fleet.Issuer.Asked("client of acme")
+		for range 24 * 60 {
+			time.Sleep(time.Minute)
+			ask()
+		}
+		refreshes := fleet.Issuer.Asked("client of acme") - bought
+		calls := float64(fleet.Store.Calls()-before) / float64(refreshes)
+		t.Logf("%d refreshes, the store was asked %.1f times for each", refreshes, calls)
+		// One replica looks, takes the lease, looks again, takes its turn, saves and
+		// releases; nine are told and take what was saved.
+		if calls > 20 {
+			t.Errorf("the store was asked %.1f times for each refresh", calls)
+		}
+	})
+}
+
+func TestTheLeaseIsHeldWhileATurnIsWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{Took: 9 * time.Second}, ExchangeRate: 1}
+		for range 2 {
+			fleet.Add(t)
+		}
+		fleet.Register(t, "acme", nil)
+		synctest.Wait()
+		k := key(t, fleet, "acme")
+		for range 14 { // The next turn is in nine seconds and a half.
+			if _, err := fleet.Store.Admit(t.Context(), k.Endpoint, token.TurnRequest{Cost: time.Second, Burst: 5, Patience: 30 * time.Second}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(500 * time.Millisecond)
+		var callers sync.WaitGroup
+		for _, replica := range fleet.Replicas {
+			callers.Go(func() { get(t, replica, "acme") })
+		}
+		callers.Wait()
+		if got := fleet.Issuer.Asked("client of acme"); got != 1 {
+			t.Errorf("%d exchanges", got)
+		}
 	})
 }

@@ -19,6 +19,7 @@ type hooked struct {
 	*brokertest.Store
 	beforeLease func(k token.Key)
 	beforeLoad  func(k token.Key)
+	inRelease   func()
 	afterLoad   func()
 	tenantTook  time.Duration // from reading a tenant to the answer
 }
@@ -41,6 +42,14 @@ func (h *hooked) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fa
 		defer f()
 	}
 	return h.Store.Load(ctx, k)
+}
+
+func (h *hooked) Release(ctx context.Context, k token.Key, owner string) error {
+	if f := h.inRelease; f != nil {
+		h.inRelease = nil
+		f()
+	}
+	return h.Store.Release(ctx, k, owner)
 }
 
 // stored returns a token that another replica may have saved.

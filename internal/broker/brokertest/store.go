@@ -38,6 +38,7 @@ type Store struct {
 	leases    map[token.Key]lease
 	paid      map[string]time.Time // :: endpoint → when the turns that were given are paid back
 	version   int
+	calls     int
 	lost      bool // the tenants were lost, and none was registered since
 	listeners []Listener
 }
@@ -67,6 +68,13 @@ func (s *Store) SetAway(away bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.away = away
+}
+
+// Calls returns how often the store was asked for something.
+func (s *Store) Calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls
 }
 
 // Clear loses everything but the tenants.
@@ -104,6 +112,7 @@ func (s *Store) Put(k token.Key, t token.Token) {
 // enter locks the store, or says that it is away or not asked any more.
 func (s *Store) enter(ctx context.Context) error {
 	s.mu.Lock()
+	s.calls++
 	if s.away || ctx.Err() != nil {
 		s.mu.Unlock()
 		return errors.Join(ErrAway, ctx.Err())
