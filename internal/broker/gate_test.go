@@ -135,7 +135,7 @@ func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 		}
 		// From now on more callers wait than there are turns for, and yet nobody has to
 		// wait for a tenant that is in use.
-		storm, end := sync.WaitGroup{}, now.Add(19*time.Minute)
+		storm, end := sync.WaitGroup{}, now.Add(25*time.Minute)
 		for n := range cold {
 			storm.Go(func() { persist(t, b, fmt.Sprint("cold", n)) })
 		}
@@ -264,12 +264,19 @@ func TestAPanicDoesNotLeaveAnIssuerAtRestForEver(t *testing.T) {
 		for n := range 10 {
 			fleet.Register(t, fmt.Sprint("t", n), nil)
 		}
-		fleet.Issuer.Answer = func(token.Credential) *token.Failure { panic("at the issuer's") }
-		for range 100 {
+		fleet.Issuer.Answer = always(token.Unavailable) // Until it is given a rest.
+		ask := func() {
 			for n := range 10 {
 				_, _ = fleet.Replicas[0].Get(t.Context(), fmt.Sprint("t", n), nil, 0)
 			}
+		}
+		ask()
+		fleet.Issuer.Set(func(i *brokertest.Issuer) {
+			i.Answer = func(token.Credential) *token.Failure { panic("at the issuer's") }
+		})
+		for range 100 {
 			time.Sleep(time.Second)
+			ask()
 		}
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = nil })
 		time.Sleep(30 * time.Second)

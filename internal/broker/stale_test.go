@@ -57,6 +57,10 @@ func TestNothingIsBoughtForATenantThatMayHaveBeenDisabledLongAgo(t *testing.T) {
 		if got := fleet.Issuer.Asked("client of acme"); got != 1 {
 			t.Errorf("%d exchanges", got)
 		}
+		fleet.Store.SetAway(false)
+		b.Heard()
+		time.Sleep(time.Minute)
+		heldWarm(t, fleet, "acme") // Again.
 	})
 }
 
@@ -90,6 +94,8 @@ func TestALostRegistryIsNoReasonToServeNobody(t *testing.T) {
 			time.Sleep(time.Minute)
 		}
 		held := get(t, a, "acme")
+		restore()
+		restore = fleet.Store.Lose() // This time with the token that was bought meanwhile.
 		restore()
 		synctest.Wait()
 		// The replica that holds the token gives it back to the store, once it is asked.
