@@ -46,6 +46,7 @@ func newClient(a *address) (redis.UniversalClient, error) {
 		PoolTimeout:           commandTimeout,
 		ContextTimeoutEnabled: true, // Else the client waits for its own timeouts only.
 		MaxRetries:            1,
+		PoolSize:              4 * maxSwaps,
 		// Each of the tries dials once: five times, the default, would be ten seconds
 		// when packets to Redis get lost.
 		DialerRetries: 1,

@@ -46,6 +46,7 @@ type Store struct {
 	prefix string
 	keyset *seal.Keyset
 	log    *slog.Logger
+	swaps  chan struct{} // one for each change of the registry that is under way
 	clock  atomic.Pointer[reading]
 
 	replica  string                 // names this replica among the fleet's
@@ -76,7 +77,8 @@ func Open(c Config) (*Store, error) {
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text()}, nil
+	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
+		swaps: make(chan struct{}, maxSwaps)}, nil
 }
 
 // Close ends the connections.
