@@ -78,20 +78,13 @@ func (s *Store) swapOnce(ctx context.Context, etag string, args []any) (stored s
 	defer cancel()
 	synced, err := conn.WaitAOF(limited, 1, 0, diskTimeout).Result()
 	switch err = reduce(err); {
-	case err == nil && len(synced) > 0 && synced[0] > 0, cannotSay(err):
+	case err == nil && len(synced) > 0 && synced[0] > 0, refused(err):
 		return stored, false, nil
 	case err == nil:
 		return "", false, fmt.Errorf("%w within %v", errNotOnDisk, diskTimeout)
 	default:
 		return "", true, fmt.Errorf("%w: %w", errNotOnDisk, err)
 	}
-}
-
-// cannotSay tells whether WAITAOF was refused: the server does not know it, has
-// no AOF, or does not let this user ask.
-func cannotSay(err error) bool {
-	var r refusal
-	return errors.As(err, &r) && (r == "ERR" || r == "NOPERM")
 }
 
 // registryPrimary returns a client for the server that has the registry. Its
