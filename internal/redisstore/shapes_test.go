@@ -3,6 +3,7 @@ package redisstore_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -163,6 +164,39 @@ func TestStoreComesThroughAFailover(t *testing.T) {
 	}
 }
 
+// A primary that was only frozen comes back as a replica, and the connections to
+// it are still there: they must not lead to it any more.
+func TestTheFirstCallAfterAFailoverFindsTheNewPrimary(t *testing.T) {
+	t.Parallel()
+	for name, start := range map[string]func(*testing.T) deployment{
+		"sentinel": func(t *testing.T) deployment { return redistest.StartSentinel(t) },
+		"cluster":  func(t *testing.T) deployment { return redistest.StartCluster(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := start(t)
+			f := newFixtureAt(t, d.URL())
+			created := f.create(t, newTenant("before"))
+			manyConnections(t, f)
+			old := d.Primary(recordsKey)
+			old.Pause()
+			eventually(t, "another is the primary", func() bool { return d.Primary(recordsKey) != old })
+			old.Resume()
+			eventually(t, "the old one knows it", func() bool {
+				return strings.Contains(old.Client().Info(t.Context(), "replication").Val(), "role:slave")
+			})
+			updated, err := f.UpdateTenant(t.Context(), *created)
+			if err != nil {
+				t.Fatal(err)
+			}
+			f.save(t, keyOf("acme"), newToken("after", 0, time.Hour))
+			if got, err := f.Tenant(t.Context(), "before"); err != nil || got.Etag != updated.Etag {
+				t.Errorf("then there is %+v, %v", got, err)
+			}
+		})
+	}
+}
+
 // manyConnections has a store open several connections at once, so that there
 // are idle ones later.
 func manyConnections(t *testing.T, f *fixture) {
@@ -230,6 +264,23 @@ func TestSentinelsThatDoNotKnowTheNameAreAnOutage(t *testing.T) {
 	for name, call := range calls(f) {
 		if err := call(t.Context()); !isOutage(err) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// In a cluster most nodes can say that they are there, and not that there are
+// tenants.
+func TestPingAsksTheNodeThatHasTheRegistry(t *testing.T) {
+	t.Parallel()
+	c := redistest.StartCluster(t, "--cluster-replica-no-failover", "yes", "--cluster-require-full-coverage", "no")
+	f := newFixtureAt(t, c.URL())
+	if err := f.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.Primary(recordsKey).Kill()
+	for range 10 {
+		if err := f.Ping(t.Context()); err == nil {
+			t.Fatal("answered by a node without tenants")
 		}
 	}
 }
