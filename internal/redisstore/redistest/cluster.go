@@ -47,8 +47,9 @@ func startCluster(t testing.TB, certs *certificates, args []string) *Cluster {
 	path := redisServer(t)
 	args = slices.Concat([]string{
 		"--cluster-enabled", "yes", "--cluster-node-timeout", fmt.Sprint(deadAfter.Milliseconds()),
-		// A replica is one however long it has not heard of its primary.
-		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0",
+		// A replica is one however long it has not heard of its primary, and as soon
+		// as it has: others do not count it before it was sent something.
+		"--cluster-replica-validity-factor", "0", "--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1",
 	}, args)
 	if certs != nil {
 		args = append(args, "--tls-cluster", "yes")
