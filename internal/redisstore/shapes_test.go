@@ -169,8 +169,8 @@ func TestStoreComesThroughAFailover(t *testing.T) {
 func TestTheFirstCallAfterAFailoverFindsTheNewPrimary(t *testing.T) {
 	t.Parallel()
 	for name, start := range map[string]func(*testing.T) deployment{
-		"sentinel": func(t *testing.T) deployment { return redistest.StartSentinel(t) },
-		"cluster":  func(t *testing.T) deployment { return redistest.StartCluster(t) },
+		"sentinel": func(t *testing.T) deployment { return redistest.StartSentinel(t, "--appendonly", "yes") },
+		"cluster":  func(t *testing.T) deployment { return redistest.StartCluster(t, "--appendonly", "yes") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
