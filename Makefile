@@ -1,5 +1,6 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server and curl, by `make test`, if missing.
+# is installed globally but redis-server, curl and, where redis-server is older than
+# 7.2, valkey-server, by `make test`, if missing.
 
 BUF             := v1.75.0
 PROTOC_GEN_GO   := v1.36.12

@@ -73,7 +73,7 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), log: log, drainTimeout: 5 * time.Second})
+	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), log: log, drainTimeout: 5 * time.Second, embedded: true})
 	if err != nil {
 		return err
 	}

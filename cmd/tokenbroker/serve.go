@@ -25,6 +25,10 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return fmt.Errorf("redis password: %w", err)
 	}
+	sentinelPassword, err := c.RedisSentinelPassword()
+	if err != nil {
+		return fmt.Errorf("redis sentinel password: %w", err)
+	}
 	tlsConfig, err := c.TLS()
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
@@ -34,7 +38,8 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return err
 	}
 	store, err := redisstore.Open(redisstore.Config{
-		URL: c.RedisURL, Password: password, Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
+		URL: c.RedisURL, Password: password, SentinelPassword: sentinelPassword,
+		Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
 	})
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ type serviceConfig struct {
 	maxStaleness     time.Duration // 0: broker's default
 	maxConnectionAge time.Duration
 	drainTimeout     time.Duration
+	embedded         bool // The store keeps nothing, and nobody is warned of that.
 }
 
 // service is the house put together.
@@ -35,6 +36,7 @@ type service struct {
 	registry *broker.Registry
 	api      *rpc.Server
 	ops      *ops.Server
+	warnings *ops.RedisWarnings
 }
 
 func newService(c serviceConfig) (*service, error) {
@@ -51,8 +53,20 @@ func newService(c serviceConfig) (*service, error) {
 	if err != nil {
 		return nil, err
 	}
-	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Logger: c.log})
-	return &service{c, tokens, registry, api, operators}, nil
+	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
+	metrics.MustRegister(warnings)
+	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
+	return &service{c, tokens, registry, api, operators, warnings}, nil
+}
+
+// look returns what the store warns of, by kind.
+func (c *serviceConfig) look(ctx context.Context) (map[string]string, error) {
+	found, err := c.store.Warnings(ctx)
+	texts := map[string]string{}
+	for _, w := range found {
+		texts[w.Kind] = w.Text
+	}
+	return texts, err
 }
 
 // run serves on the two listeners until ctx ends or serving fails. Then it says
@@ -67,6 +81,12 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	starting, started := context.WithCancel(failed)
 	ready := make(chan struct{})
 	tasks.Go(func() error { defer close(ready); s.becomeReady(starting); return nil })
+	tasks.Go(func() error {
+		if <-ready; !s.embedded {
+			s.warnings.Watch(starting)
+		}
+		return nil
+	})
 	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
 
 	select {

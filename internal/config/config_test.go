@@ -129,6 +129,7 @@ grpc-addr: "127.0.0.1:1"
 ops-addr: 0.0.0.0:2
 redis-url: rediss://user@redis:6380/1
 redis-password-file: /run/redis
+redis-sentinel-password-file: /run/sentinels
 redis-prefix: 0010
 keyset-file: /run/keyset
 insecure: true
@@ -139,7 +140,7 @@ log-format: text
 		t.Fatal(err)
 	}
 	// What YAML would take for a number is still what was written.
-	if c.GRPCAddr != "127.0.0.1:1" || c.OpsAddr != "0.0.0.0:2" || c.RedisPasswordFile != "/run/redis" || c.RedisPrefix != "0010" ||
+	if c.GRPCAddr != "127.0.0.1:1" || c.OpsAddr != "0.0.0.0:2" || c.RedisPasswordFile != "/run/redis" || c.RedisSentinelPasswordFile != "/run/sentinels" || c.RedisPrefix != "0010" ||
 		!c.Insecure || c.MaxConnectionAge != 0 || c.LogFormat != "text" {
 		t.Errorf("got %+v", c)
 	}

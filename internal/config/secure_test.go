@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/config"
+	"smokeball.internal/tokenbroker/internal/secret"
 )
 
 func TestInsecure(t *testing.T) {
@@ -220,18 +221,27 @@ func TestBadTLSFiles(t *testing.T) {
 	}
 }
 
-func TestRedisPassword(t *testing.T) {
-	for content, want := range map[string]string{"p\n": "p", "p": "p", "p\r\n": "p", "p q\n\n": "p q", " p": " p", "": "", "\n": "", "\r\n": ""} {
-		got, err := (&config.Serve{RedisPasswordFile: write(t, "password", content)}).RedisPassword()
-		if got.Reveal() != want || (err == nil) != (want != "") {
-			t.Errorf("%q: got %q, %v", content, got.Reveal(), err)
+func TestRedisPasswords(t *testing.T) {
+	for name, read := range map[string]func(file string) (secret.Text, error){
+		"redis": func(file string) (secret.Text, error) {
+			return (&config.Serve{RedisPasswordFile: file}).RedisPassword()
+		},
+		"sentinels": func(file string) (secret.Text, error) {
+			return (&config.Serve{RedisSentinelPasswordFile: file}).RedisSentinelPassword()
+		},
+	} {
+		for content, want := range map[string]string{"p\n": "p", "p": "p", "p\r\n": "p", "p q\n\n": "p q", " p": " p", "": "", "\n": "", "\r\n": ""} {
+			got, err := read(write(t, "password", content))
+			if got.Reveal() != want || (err == nil) != (want != "") {
+				t.Errorf("%s: %q: got %q, %v", name, content, got.Reveal(), err)
+			}
 		}
-	}
-	if _, err := (&config.Serve{RedisPasswordFile: filepath.Join(t.TempDir(), "missing")}).RedisPassword(); err == nil {
-		t.Error("a file that is missing: no error")
-	}
-	if got, err := (&config.Serve{}).RedisPassword(); !got.IsZero() || err != nil {
-		t.Errorf("no file: %v, %v", got, err)
+		if _, err := read(filepath.Join(t.TempDir(), "missing")); err == nil {
+			t.Errorf("%s: a file that is missing: no error", name)
+		}
+		if got, err := read(""); !got.IsZero() || err != nil {
+			t.Errorf("%s: no file: %v, %v", name, got, err)
+		}
 	}
 }
 

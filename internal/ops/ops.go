@@ -17,7 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config is what the operators' server is made of. All fields are required.
+// Config is what the operators' server is made of. All fields but Warnings are
+// required.
 type Config struct {
 	// Version of the program.
 	Version string
@@ -25,6 +26,8 @@ type Config struct {
 	Metrics *prometheus.Registry
 	// PingRedis returns nil if Redis answers.
 	PingRedis func(context.Context) error
+	// Warnings is what /status says is wrong with Redis; nil: nothing is.
+	Warnings *RedisWarnings
 	// Logger gets what goes wrong.
 	Logger *slog.Logger
 }
@@ -99,17 +102,21 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), time.Second)
 	defer cancel()
 	status := struct {
-		Version  string `json:"version"`
-		Uptime   string `json:"uptime"`
-		Ready    bool   `json:"ready"`
-		NotReady string `json:"not_ready_because,omitempty"`
-		Redis    string `json:"redis"`
+		Version  string   `json:"version"`
+		Uptime   string   `json:"uptime"`
+		Ready    bool     `json:"ready"`
+		NotReady string   `json:"not_ready_because,omitempty"`
+		Redis    string   `json:"redis"`
+		Warnings []string `json:"redis_warnings,omitempty"`
 	}{Version: s.config.Version, Uptime: time.Since(s.started).Round(time.Second).String(), Ready: true, Redis: "answers"}
 	if why := s.state.Load(); why != nil {
 		status.Ready, status.NotReady = false, *why
 	}
 	if s.config.PingRedis(ctx) != nil {
 		status.Redis = "out of reach"
+	}
+	if s.config.Warnings != nil {
+		status.Warnings = s.config.Warnings.sentences()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status)

@@ -24,6 +24,8 @@ type office struct {
 	url       string
 	redisAway atomic.Bool
 	stats     atomic.Pointer[broker.Stats]
+	warnings  *ops.RedisWarnings
+	wrong     atomic.Pointer[map[string]string] // with Redis
 }
 
 func newOffice(t *testing.T) *office {
@@ -32,8 +34,11 @@ func newOffice(t *testing.T) *office {
 	o.stats.Store(&broker.Stats{})
 	metrics := ops.NewMetrics()
 	metrics.MustRegister(ops.BrokerMetrics(func() broker.Stats { return *o.stats.Load() }))
+	o.warnings = ops.NewRedisWarnings([]string{"evicts", "unsaved"},
+		func(context.Context) (map[string]string, error) { return *o.wrong.Load(), nil }, slog.New(slog.DiscardHandler))
+	metrics.MustRegister(o.warnings)
 	o.server = ops.NewServer(ops.Config{
-		Version: "v1.2.3", Metrics: metrics, Logger: slog.New(slog.DiscardHandler),
+		Version: "v1.2.3", Metrics: metrics, Logger: slog.New(slog.DiscardHandler), Warnings: o.warnings,
 		PingRedis: func(ctx context.Context) error {
 			if _, bounded := ctx.Deadline(); !bounded {
 				t.Error("Redis may take as long as it likes")
@@ -106,11 +111,12 @@ func TestReadiness(t *testing.T) {
 
 func TestStatus(t *testing.T) {
 	type status struct {
-		Version  string  `json:"version"`
-		Uptime   string  `json:"uptime"`
-		Ready    bool    `json:"ready"`
-		NotReady *string `json:"not_ready_because"`
-		Redis    string  `json:"redis"`
+		Version  string   `json:"version"`
+		Uptime   string   `json:"uptime"`
+		Ready    bool     `json:"ready"`
+		NotReady *string  `json:"not_ready_because"`
+		Redis    string   `json:"redis"`
+		Warnings []string `json:"redis_warnings"`
 	}
 	o := newOffice(t)
 	read := func() status {

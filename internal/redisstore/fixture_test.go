@@ -220,3 +220,11 @@ func (b *logBuffer) String() string {
 	defer b.mu.Unlock()
 	return b.buf.String()
 }
+
+func ids(tenants []*tenant.Tenant) []string {
+	var ids []string
+	for _, t := range tenants {
+		ids = append(ids, t.ID)
+	}
+	return ids
+}

@@ -98,6 +98,19 @@ func (l *follower) await(t *testing.T, when string, want ...string) {
 	}
 }
 
+// awaitOneOf waits until something is told that change says it has done. It is
+// done again and again: what tells of it may be lost, or a Resync in its place.
+func (l *follower) awaitOneOf(t *testing.T, when string, change func() string) {
+	t.Helper()
+	var done []string
+	eventually(t, when+": told of a change", func() bool {
+		done = append(done, change())
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return slices.ContainsFunc(l.told, func(told string) bool { return slices.Contains(done, told) })
+	})
+}
+
 func TestFollowTellsOfChangesInOrder(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		ctx, k := t.Context(), keyOf("acme")

@@ -18,6 +18,7 @@ type line struct {
 	down    bool
 	lose    string // the answer to the next command with this in it
 	lost    int
+	says    [2]string // what is answered, and what comes of it, as long as that
 	conns   map[net.Conn]bool
 	running sync.WaitGroup
 }
@@ -122,10 +123,27 @@ func (l *line) pass(from, to net.Conn, losing chan struct{}, commands bool) {
 				return
 			default:
 			}
+			l.twist(buf[:n])
 		}
 		if _, err := to.Write(buf[:n]); err != nil {
 			return
 		}
+	}
+}
+
+// twistAnswers has every answer that says one thing say another, of the same
+// length.
+func (l *line) twistAnswers(from, to string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.says = [2]string{from, to}
+}
+
+func (l *line) twist(answer []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at := bytes.Index(answer, []byte(l.says[0])); at >= 0 {
+		copy(answer[at:], l.says[1])
 	}
 }
 

@@ -27,6 +27,23 @@ func TestOpenRefusesBadURLsWithoutQuotingThem(t *testing.T) {
 		"redis://:" + password + " @redis.internal:6379",
 		"redis://:" + password + "@redis.internal:6379/0/1",
 		"redis://:\x7f" + password + "@redis.internal:6379",
+		"redis://:" + password + "@",
+		"redis://:" + password + "@redis.internal:0",
+		"redis://:" + password + "@redis.internal:65536",
+		"redis://:" + password + "@redis.internal:6379,redis.internal:6380",
+		"redis://:" + password + "@redis.internal:6379/-1",
+		"redis://user:6379?" + password + "@redis.internal",
+		"redis://user:6379?sec&ca_file=" + password + "@redis.internal",
+		"unix://:" + password + "@/redis.internal",
+		"redis+sentinel://:" + password + "@redis.internal:6379",
+		"redis+sentinel://:" + password + "@redis.internal:6379/",
+		"redis+sentinel://:" + password + "@redis.internal:6379/primary/x",
+		"redis+sentinel://:" + password + "@redis.internal:6379,/primary",
+		"redis+sentinel://:" + password + "@redis.internal:6379,user@redis.internal/primary",
+		"redis+cluster://:" + password + "@redis.internal:6379/1",
+		"redis+cluster://:" + password + "@redis.internal:6379,:6380",
+		"redis+cluster://:" + password + "@::1:6379",
+		"redis+cluster+sentinel://:" + password + "@redis.internal:6379",
 	} {
 		s, err := redisstore.Open(redisstore.Config{URL: url, Keyset: newKeyset(t), Logger: slog.New(slog.DiscardHandler)})
 		if err == nil {
@@ -34,9 +51,14 @@ func TestOpenRefusesBadURLsWithoutQuotingThem(t *testing.T) {
 			_ = s.Close()
 			continue
 		}
-		for _, part := range []string{password, "internal", "6379"} {
+		for _, part := range []string{password, "internal", "6379", "user:", "sec"} {
 			if strings.Contains(err.Error(), part) {
 				t.Errorf("%q: %v", url, err)
+			}
+		}
+		for _, form := range []string{"redis://", "redis+sentinel://", "redis+cluster://", "rediss", "percent-encoded"} {
+			if !strings.Contains(err.Error(), form) {
+				t.Errorf("%q: %v: does not say %s", url, err, form)
 			}
 		}
 	}

@@ -32,6 +32,13 @@ func reduce(err error) error {
 	return refusal(kind)
 }
 
+// refused tells whether an error is the answer that a command is not there, cannot
+// be had as things are, or is not for this user.
+func refused(err error) bool {
+	var r refusal
+	return errors.As(reduce(err), &r) && (r == "ERR" || r == "NOPERM")
+}
+
 // reducing has every error of the client reduced.
 type reducing struct{}
 

@@ -9,11 +9,8 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"errors"
-	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -24,10 +21,16 @@ import (
 
 // Config says which Redis, and how records are kept there.
 type Config struct {
-	// URL is redis://[user[:password]@]host[:port][/db], or rediss:// for TLS.
+	// URL is redis://[user[:password]@]host[:port][/db], redis+sentinel:// with the
+	// hosts of sentinels and the name of what they watch, or redis+cluster:// with
+	// the hosts of nodes; rediss, rediss+sentinel and rediss+cluster are with TLS.
+	// See docs/redis.md.
 	URL string
 	// Password replaces the one in URL unless it is empty.
 	Password secret.Text
+	// SentinelPassword replaces the parameter sentinel_password in URL unless it is
+	// empty. It is refused where there are no sentinels.
+	SentinelPassword secret.Text
 	// Prefix begins every key.
 	Prefix string
 	// Keyset seals and opens the records. Required.
@@ -43,65 +46,47 @@ type Store struct {
 	prefix string
 	keyset *seal.Keyset
 	log    *slog.Logger
+	swaps  chan struct{} // one for each change of the registry that is under way
 	clock  atomic.Pointer[reading]
 
 	replica  string                 // names this replica among the fleet's
 	registry atomic.Pointer[string] // the registry's name; nil until there was one
 }
 
-// Commands are answered in well under a millisecond; one that is not within a
-// second will not be, and callers are waiting.
-const commandTimeout = time.Second
-
 // Open returns a store. It does not connect: a Redis that is away now may be
 // there when the first command is sent.
 func Open(c Config) (*Store, error) {
-	options, err := redis.ParseURL(c.URL)
-	// A query would be options of the client, one of which leaves TLS unverified.
-	if err != nil || strings.Contains(c.URL, "?") {
-		// The reason would quote parts of the URL, and so perhaps of its password.
-		return nil, errors.New("redis URL: want redis://[user[:password]@]host[:port][/db] (rediss:// for TLS), with reserved characters percent-encoded")
+	a, err := parseURL(c.URL)
+	if err != nil {
+		return nil, err
 	}
 	if !c.Password.IsZero() {
-		options.Password = c.Password.Reveal()
+		a.password = c.Password
 	}
-	options.DialTimeout = commandTimeout
-	options.ReadTimeout = commandTimeout
-	options.WriteTimeout = commandTimeout
-	options.PoolTimeout = commandTimeout
-	options.MaxRetries = 1
-	// Each of the tries dials once: five times, the default, would be ten seconds
-	// when packets to Redis get lost.
-	options.DialerRetries = 1
-	// Without this, go-redis waits for its own timeouts only.
-	options.ContextTimeoutEnabled = true
+	if !c.SentinelPassword.IsZero() {
+		if a.shape != sentinels {
+			return nil, errors.New("redis: a password for sentinels, but the URL has none (redis+sentinel://)")
+		}
+		a.sentinelPassword = c.SentinelPassword
+	}
+	client, err := newClient(a)
+	if err != nil {
+		return nil, err
+	}
+	client.AddHook(reducing{})
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	client := redis.NewClient(options)
-	client.AddHook(reducing{})
-	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text()}, nil
-}
-
-// clientLog takes what the client says of itself, mostly of connections that
-// fail, which comes back as an error of the command too.
-type clientLog struct{ log *slog.Logger }
-
-// Printf implements the client's logger.
-func (l clientLog) Printf(ctx context.Context, format string, v ...any) {
-	for n, value := range v {
-		if err, ok := value.(error); ok {
-			v[n] = reduce(err)
-		}
-	}
-	l.log.DebugContext(ctx, "redis client", "says", fmt.Sprintf(format, v...))
+	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
+		swaps: make(chan struct{}, maxSwaps)}, nil
 }
 
 // Close ends the connections.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Ping returns nil if Redis answers.
-func (s *Store) Ping(ctx context.Context) error { return s.client.Ping(ctx).Err() }
+// Ping returns nil if Redis can be asked for tenants: it has a key looked for, so
+// that in a cluster it is the node with the registry that answers.
+func (s *Store) Ping(ctx context.Context) error { return s.client.Exists(ctx, s.recordsKey()).Err() }
 
 // The names of the keys. What changes together has the same hash tag (the part
 // in braces) and so lives in the same slot of a Redis Cluster.

@@ -156,8 +156,7 @@ func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record strin
 	if warm {
 		kept = "1"
 	}
-	stored, err := swapScript.Run(ctx, s.client, []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()},
-		id, expected, etag, record, changesKept, kept, newEtag()).Text()
+	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, kept, newEtag())
 	switch {
 	case err != nil:
 		return fmt.Errorf("write tenant: %w", err)

@@ -2,7 +2,8 @@
 -- the indexes and the announcement, or changes nothing. Returns the version that
 -- is stored then ('' if there is no record): the new one, if and only if it was
 -- replaced now or by the same command before, whose answer was lost. A delete of
--- what is not there looks like the latter.
+-- what is not there looks like the latter. The same command writes again what it
+-- has written: whoever waits for the disk waits for what was written last.
 --
 -- The first record of a registry gives it its name.
 --
@@ -12,7 +13,7 @@
 --       '1' if the tenant is kept warm, name for a registry that has none
 local current = redis.call('HGET', KEYS[1], ARGV[1])
 local etag = current and (string.match(current, '^(%x+)%.') or '?') or ''
-if etag ~= ARGV[2] or etag == ARGV[3] then
+if etag ~= ARGV[2] and etag ~= ARGV[3] then
 	return etag
 end
 if ARGV[3] == '' then
