@@ -222,15 +222,15 @@ func TestBadTLSFiles(t *testing.T) {
 
 func TestRedisPassword(t *testing.T) {
 	for content, want := range map[string]string{"p\n": "p", "p": "p", "p\r\n": "p", "p q\n\n": "p q", " p": " p", "": "", "\n": "", "\r\n": ""} {
-		got, err := (&config.Serve{RedisPasswordFile: write(t, "password", content)}).RedisPassword()
+		got, err := (&config.Redis{RedisPasswordFile: write(t, "password", content)}).RedisPassword()
 		if got.Reveal() != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", content, got.Reveal(), err)
 		}
 	}
-	if _, err := (&config.Serve{RedisPasswordFile: filepath.Join(t.TempDir(), "missing")}).RedisPassword(); err == nil {
+	if _, err := (&config.Redis{RedisPasswordFile: filepath.Join(t.TempDir(), "missing")}).RedisPassword(); err == nil {
 		t.Error("a file that is missing: no error")
 	}
-	if got, err := (&config.Serve{}).RedisPassword(); !got.IsZero() || err != nil {
+	if got, err := (&config.Redis{}).RedisPassword(); !got.IsZero() || err != nil {
 		t.Errorf("no file: %v, %v", got, err)
 	}
 }

@@ -1,0 +1,34 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"smokeball.internal/tokenbroker/internal/secret"
+)
+
+// Redis is the settings that say where the registry is and what it is sealed
+// with: the server's, and those of the verbs that read and write it directly.
+type Redis struct {
+	RedisURL          string `name:"redis-url" default:"redis://127.0.0.1:6379" placeholder:"URL" help:"redis://[user[:password]@]host[:port][/db], or rediss:// for TLS. Default ${default}."`
+	RedisPasswordFile string `name:"redis-password-file" placeholder:"FILE" help:"File with the Redis password, in place of one in the URL."`
+	RedisPrefix       string `name:"redis-prefix" default:"tokenbroker:" placeholder:"PREFIX" help:"Begins every Redis key. Default ${default}"`
+	KeysetFile        string `name:"keyset-file" required:"" placeholder:"FILE" help:"Keyset that seals what is stored, made by \"tokenbroker keyset new\". All replicas have the same. Required."`
+}
+
+// RedisPassword returns the password of the file; empty if there is no file.
+func (c *Redis) RedisPassword() (secret.Text, error) {
+	if c.RedisPasswordFile == "" {
+		return secret.Text{}, nil
+	}
+	content, err := os.ReadFile(c.RedisPasswordFile)
+	if err != nil {
+		return secret.Text{}, err
+	}
+	password := strings.TrimRight(string(content), "\r\n")
+	if password == "" {
+		return secret.Text{}, fmt.Errorf("%s is empty", c.RedisPasswordFile)
+	}
+	return secret.New(password), nil
+}
