@@ -136,19 +136,24 @@ func TestALostRegistryComesBackFromABackup(t *testing.T) {
 	})
 }
 
-func TestATenantThatWasChangedSinceIsLeftOrReplaced(t *testing.T) {
+func TestTenantsThatWereChangedSinceAreLeftOrReplaced(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		ctx := t.Context()
 		f.create(t, newTenant("same"))
-		first := f.create(t, fullTenant("changed"))
+		first, cold := f.create(t, fullTenant("changed")), f.create(t, newTenant("cold"))
 		file, _ := export(t, f.Store)
+		warmed := *cold
+		warmed.KeepWarm = true
+		if _, err := f.UpdateTenant(ctx, warmed); err != nil {
+			t.Fatal(err)
+		}
 		second := *first
 		second.DisplayName, second.KeepWarm = "Another", false
 		if _, err := f.UpdateTenant(ctx, second); err != nil {
 			t.Fatal(err)
 		}
 		l, changed := follow(t, f.open(t, f.keyset)), f.registry(t)
-		there := redisstore.Imported{Same: 1, Different: []string{"changed"}}
+		there := redisstore.Imported{Same: 1, Different: []string{"changed", "cold"}}
 
 		wantImported(t, f.Store, file, redisstore.ImportOptions{}, there)
 		wantImported(t, f.Store, file, redisstore.ImportOptions{DryRun: true, Overwrite: true}, there)
@@ -156,7 +161,7 @@ func TestATenantThatWasChangedSinceIsLeftOrReplaced(t *testing.T) {
 			t.Errorf("it was to be left: %q, before %q", got, changed)
 		}
 		wantImported(t, f.Store, file, redisstore.ImportOptions{Overwrite: true}, there)
-		l.await(t, "after it was replaced", "tenant changed, warm")
+		l.await(t, "after they were replaced", "tenant changed, warm", "tenant cold")
 		got, err := f.Tenant(ctx, "changed")
 		if err != nil {
 			t.Fatal(err)
@@ -177,7 +182,7 @@ func TestATenantThatWasChangedSinceIsLeftOrReplaced(t *testing.T) {
 		if err := f.DeleteTenant(ctx, "same", same.Etag); err != nil {
 			t.Fatal(err)
 		}
-		want := redisstore.Imported{Created: 1, Different: []string{"changed"}}
+		want := redisstore.Imported{Created: 1, Same: 1, Different: []string{"changed"}}
 		damaged := f.registry(t)
 		wantImported(t, f.Store, file, redisstore.ImportOptions{DryRun: true}, want)
 		if got := f.registry(t); !maps.Equal(got, damaged) {
