@@ -42,17 +42,36 @@ func TestABackupIsWrittenWholeOrNotAtAll(t *testing.T) {
 	if content, err := os.ReadFile(there); err != nil || string(content) != "as it was" {
 		t.Errorf("what was there is %q now, %v", content, err)
 	}
-	// A server that hangs, and an operator who has waited long enough.
-	redis.Pause()
-	cmd := exec.CommandContext(t.Context(), binary, export(redis, keyset, filepath.Join(dir, "nothing"))...)
-	if err := cmd.Start(); err != nil {
+	hanging := func(file string) *exec.Cmd {
+		redis.Pause()
+		cmd := exec.CommandContext(t.Context(), binary, export(redis, keyset, filepath.Join(dir, file))...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "begun", func() bool { left, _ := filepath.Glob(filepath.Join(dir, file+"*")); return len(left) == 1 })
+		return cmd
+	}
+	want := func(what, file string, cmd *exec.Cmd, files int) {
+		t.Helper()
+		_ = cmd.Wait()
+		if left, _ := filepath.Glob(filepath.Join(dir, file+"*")); len(left) != files || cmd.ProcessState.ExitCode() != 1 {
+			t.Errorf("%s: exit code %d, left behind %q", what, cmd.ProcessState.ExitCode(), left)
+		}
+	}
+	cmd := hanging("nothing")
+	_ = cmd.Process.Signal(os.Interrupt)
+	want("after Ctrl-C", "nothing", cmd, 0)
+	redis.Resume()
+	// Another's file comes meanwhile.
+	cmd = hanging("meanwhile")
+	meanwhile := filepath.Join(dir, "meanwhile")
+	if err := os.WriteFile(meanwhile, []byte("of another"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "begun", func() bool { left, _ := filepath.Glob(filepath.Join(dir, "nothing*")); return len(left) == 1 })
-	_ = cmd.Process.Signal(os.Interrupt)
-	_ = cmd.Wait()
-	if left, _ := filepath.Glob(filepath.Join(dir, "nothing*")); len(left) != 0 || cmd.ProcessState.ExitCode() != 1 {
-		t.Errorf("after Ctrl-C: exit code %d, left behind %q", cmd.ProcessState.ExitCode(), left)
+	redis.Resume()
+	want("over a file that came meanwhile", "meanwhile", cmd, 1)
+	if content, err := os.ReadFile(meanwhile); err != nil || string(content) != "of another" {
+		t.Errorf("what came meanwhile is %q now, %v", content, err)
 	}
 }
 

@@ -28,11 +28,12 @@ import (
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
 
-// verb runs the binary to its end.
+// verb runs the binary to its end. What an import may do is for the command line
+// alone to say.
 func verb(t *testing.T, stdin string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), binary, args...)
-	cmd.Env = []string{}
+	cmd.Env = []string{"TOKENBROKER_OVERWRITE=true", "TOKENBROKER_DRY_RUN=true"}
 	var out, said bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &out, &said
 	_ = cmd.Run()

@@ -105,6 +105,12 @@ func TestARecordOfAnotherTenantIsNotImported(t *testing.T) {
 		forged := summed(lines[0], lines[1], strings.Replace(lines[1], `"id":"a"`, `"id":"c"`, 1))
 		f.flush(t)
 		wantImported(t, f.Store, forged, redisstore.ImportOptions{}, redisstore.Imported{Created: 1, Unreadable: []string{"c"}})
+		// The version is what decides whether a tenant is there already.
+		version := regexp.MustCompile(`"record":"....`)
+		forged = summed(lines[0], version.ReplaceAllString(lines[1], `"record":"MDAw`))
+		if done, err := f.Import(t.Context(), readBackup(t, forged), redisstore.ImportOptions{}); !errors.Is(err, redisstore.ErrWrongKeyset) {
+			t.Errorf("with another version: %+v, %v", done, err)
+		}
 		elsewhere := summed(strings.Replace(lines[0], prefix, "planted:", 1), lines[1], lines[2])
 		if done, err := f.Import(t.Context(), readBackup(t, elsewhere), redisstore.ImportOptions{}); !errors.Is(err, redisstore.ErrWrongKeyset) {
 			t.Errorf("with another prefix in the header: %+v, %v", done, err)
