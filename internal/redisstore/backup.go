@@ -16,7 +16,7 @@ import (
 const (
 	// How many tenants are read with one command: Redis answers others in between.
 	exportPage = 500
-	// How many are written by one script, while which Redis does nothing else.
+	// How many are written by one script, during which Redis does nothing else.
 	restoreBatch = 100
 )
 
