@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 
 	"smokeball.internal/tokenbroker/internal/config"
@@ -17,30 +18,15 @@ type serveCommand struct {
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
 	log := c.Logger(out.stderr)
-	keyset, err := seal.Load(c.KeysetFile)
+	store, err := openStore(&c.Redis, log)
 	if err != nil {
-		return fmt.Errorf("keyset: %w", err)
-	}
-	password, err := c.RedisPassword()
-	if err != nil {
-		return fmt.Errorf("redis password: %w", err)
-	}
-	sentinelPassword, err := c.RedisSentinelPassword()
-	if err != nil {
-		return fmt.Errorf("redis sentinel password: %w", err)
+		return err
 	}
 	tlsConfig, err := c.TLS()
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
 	overrides, err := c.Overrides()
-	if err != nil {
-		return err
-	}
-	store, err := redisstore.Open(redisstore.Config{
-		URL: c.RedisURL, Password: password, SentinelPassword: sentinelPassword,
-		Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
-	})
 	if err != nil {
 		return err
 	}
@@ -62,4 +48,24 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return err
 	}
 	return s.run(ctx, api, operators)
+}
+
+// openStore opens the store that the settings name.
+func openStore(c *config.Redis, log *slog.Logger) (*redisstore.Store, error) {
+	keyset, err := seal.Load(c.KeysetFile)
+	if err != nil {
+		return nil, fmt.Errorf("keyset: %w", err)
+	}
+	password, err := c.RedisPassword()
+	if err != nil {
+		return nil, fmt.Errorf("redis password: %w", err)
+	}
+	sentinelPassword, err := c.RedisSentinelPassword()
+	if err != nil {
+		return nil, fmt.Errorf("redis sentinel password: %w", err)
+	}
+	return redisstore.Open(redisstore.Config{
+		URL: c.RedisURL, Password: password, SentinelPassword: sentinelPassword,
+		Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
+	})
 }

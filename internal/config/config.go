@@ -13,12 +13,10 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
 
-	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/smokeball"
 )
 
@@ -29,11 +27,7 @@ type Serve struct {
 	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API. Default ${default}."`
 	OpsAddr  string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators: /metrics, /livez, /readyz, /status over HTTP. Default ${default}."`
 
-	RedisURL                  string `name:"redis-url" default:"redis://127.0.0.1:6379" placeholder:"URL" help:"redis://[user[:password]@]host[:port][/db], redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/master-name[/db], or redis+cluster://[user[:password]@]host[:port][,host[:port]...]; rediss, rediss+sentinel, rediss+cluster for TLS. See docs/redis.md. Default ${default}."`
-	RedisPasswordFile         string `name:"redis-password-file" placeholder:"FILE" help:"File with the Redis password, in place of one in the URL."`
-	RedisSentinelPasswordFile string `name:"redis-sentinel-password-file" placeholder:"FILE" help:"File with the sentinels' password, in place of sentinel_password in the URL."`
-	RedisPrefix               string `name:"redis-prefix" default:"tokenbroker:" placeholder:"PREFIX" help:"Begins every Redis key. Default ${default}"`
-	KeysetFile                string `name:"keyset-file" required:"" placeholder:"FILE" help:"Keyset that seals what is stored, made by \"tokenbroker keyset new\". All replicas have the same. Required."`
+	Redis `embed:""`
 
 	TLSCertFile  string `name:"tls-cert-file" placeholder:"FILE" help:"Certificate chain of the gRPC API, PEM."`
 	TLSKeyFile   string `name:"tls-key-file" placeholder:"FILE" help:"Its private key, PEM."`
@@ -137,31 +131,6 @@ func (c *Serve) TLS() (*tls.Config, error) {
 		ClientAuth:   tls.RequireAndVerifyClientCert,
 		ClientCAs:    callers,
 	}, nil
-}
-
-// RedisPassword returns the password of the file; empty if there is no file.
-func (c *Serve) RedisPassword() (secret.Text, error) { return password(c.RedisPasswordFile) }
-
-// RedisSentinelPassword returns the sentinels' password of the file; empty if
-// there is no file.
-func (c *Serve) RedisSentinelPassword() (secret.Text, error) {
-	return password(c.RedisSentinelPasswordFile)
-}
-
-// password returns the content of a file without the ends of lines behind it.
-func password(file string) (secret.Text, error) {
-	if file == "" {
-		return secret.Text{}, nil
-	}
-	content, err := os.ReadFile(file)
-	if err != nil {
-		return secret.Text{}, err
-	}
-	text := strings.TrimRight(string(content), "\r\n")
-	if text == "" {
-		return secret.Text{}, fmt.Errorf("%s is empty", file)
-	}
-	return secret.New(text), nil
 }
 
 // Logger returns a logger that writes to w.

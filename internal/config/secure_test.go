@@ -224,10 +224,10 @@ func TestBadTLSFiles(t *testing.T) {
 func TestRedisPasswords(t *testing.T) {
 	for name, read := range map[string]func(file string) (secret.Text, error){
 		"redis": func(file string) (secret.Text, error) {
-			return (&config.Serve{RedisPasswordFile: file}).RedisPassword()
+			return (&config.Redis{RedisPasswordFile: file}).RedisPassword()
 		},
 		"sentinels": func(file string) (secret.Text, error) {
-			return (&config.Serve{RedisSentinelPasswordFile: file}).RedisSentinelPassword()
+			return (&config.Redis{RedisSentinelPasswordFile: file}).RedisSentinelPassword()
 		},
 	} {
 		for content, want := range map[string]string{"p\n": "p", "p": "p", "p\r\n": "p", "p q\n\n": "p q", " p": " p", "": "", "\n": "", "\r\n": ""} {

@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
@@ -33,12 +35,23 @@ func calls(f *fixture) map[string]func(context.Context) error {
 		"CreateTenant": func(ctx context.Context) error { _, err := f.CreateTenant(ctx, newTenant("acme")); return err },
 		"UpdateTenant": func(ctx context.Context) error { _, err := f.UpdateTenant(ctx, newTenant("acme")); return err },
 		"DeleteTenant": func(ctx context.Context) error { return f.DeleteTenant(ctx, "acme", "00") },
+		"Export and Import": func(ctx context.Context) error {
+			var file bytes.Buffer
+			if _, err := f.Export(ctx, &file); err != nil {
+				return err
+			}
+			backup, err := redisstore.ReadBackup(&file)
+			if err == nil {
+				_, err = f.Import(ctx, backup, redisstore.ImportOptions{})
+			}
+			return err
+		},
 	}
 }
 
 // isOutage says whether an error means that Redis could not be asked.
 func isOutage(err error) bool {
-	for _, answer := range []error{nil, tenant.ErrNotFound, tenant.ErrExists, tenant.ErrConflict, tenant.ErrUnreadable} {
+	for _, answer := range []error{nil, tenant.ErrNotFound, tenant.ErrExists, tenant.ErrConflict, tenant.ErrUnreadable, redisstore.ErrNoRegistry} {
 		if errors.Is(err, answer) {
 			return false
 		}

@@ -73,17 +73,26 @@ func (s *Store) swapOnce(ctx context.Context, etag string, args []any) (stored s
 	if stored, err = swapScript.Run(ctx, conn, keys, args...).Text(); err != nil || stored != etag {
 		return stored, true, reduce(err)
 	}
+	if again, err = awaitDisk(ctx, conn); err != nil {
+		return "", again, err
+	}
+	return stored, false, nil
+}
+
+// awaitDisk waits until what conn has written is on the disk of its server, where
+// the server can say so. lost says that an error is not what the server says.
+func awaitDisk(ctx context.Context, conn *redis.Conn) (lost bool, err error) {
 	// The client's own timeout for this is ten seconds longer.
 	limited, cancel := context.WithTimeout(ctx, diskTimeout+commandTimeout)
 	defer cancel()
 	synced, err := conn.WaitAOF(limited, 1, 0, diskTimeout).Result()
 	switch err = reduce(err); {
 	case err == nil && len(synced) > 0 && synced[0] > 0, refused(err):
-		return stored, false, nil
+		return false, nil
 	case err == nil:
-		return "", false, fmt.Errorf("%w within %v", errNotOnDisk, diskTimeout)
+		return false, fmt.Errorf("%w within %v", errNotOnDisk, diskTimeout)
 	default:
-		return "", true, fmt.Errorf("%w: %w", errNotOnDisk, err)
+		return true, fmt.Errorf("%w: %w", errNotOnDisk, err)
 	}
 }
 

@@ -115,6 +115,8 @@ var (
 	releaseSource string
 	//go:embed scripts/swap.lua
 	swapSource string
+	//go:embed scripts/restore.lua
+	restoreSource string
 
 	loadScript    = redis.NewScript(loadSource)
 	saveScript    = redis.NewScript(saveSource)
@@ -122,4 +124,5 @@ var (
 	leaseScript   = redis.NewScript(leaseSource)
 	releaseScript = redis.NewScript(releaseSource)
 	swapScript    = redis.NewScript(swapSource)
+	restoreScript = redis.NewScript(restoreSource)
 )

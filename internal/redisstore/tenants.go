@@ -152,11 +152,7 @@ func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*te
 }
 
 func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string, warm bool) error {
-	kept := ""
-	if warm {
-		kept = "1"
-	}
-	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, kept, newEtag())
+	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, flag(warm), newEtag())
 	switch {
 	case err != nil:
 		return fmt.Errorf("write tenant: %w", err)
@@ -189,15 +185,21 @@ func (s *Store) tenantName(id string) string { return s.recordsKey() + "/" + id 
 // openTenant opens a record. With an error, which is tenant.ErrUnreadable, the
 // tenant has nothing but its ID and Etag, so that it can be deleted.
 func (s *Store) openTenant(id, record string) (*tenant.Tenant, error) {
-	etag, sealed, ok := strings.Cut(record, ".")
-	if !ok || etag == "" || strings.Trim(etag, "0123456789abcdefABCDEF") != "" {
-		etag = noEtag
-	}
+	etag, sealed := splitEtag(record)
 	t, err := s.unsealTenant(id, etag, sealed)
 	if err != nil {
 		return &tenant.Tenant{ID: id, Etag: etag}, fmt.Errorf("%w: %w", tenant.ErrUnreadable, err)
 	}
 	return t, nil
+}
+
+// splitEtag returns the version that a record begins with and what is sealed.
+func splitEtag(record string) (etag, sealed string) {
+	etag, sealed, ok := strings.Cut(record, ".")
+	if !ok || etag == "" || strings.Trim(etag, "0123456789abcdefABCDEF") != "" {
+		etag = noEtag
+	}
+	return etag, sealed
 }
 
 func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
