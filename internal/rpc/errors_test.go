@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"context"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +12,9 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/simulator"
+	"smokeball.internal/tokenbroker/internal/tenant"
 )
 
 // wantError checks code and reason, and that RetryInfo is there when waiting
@@ -217,6 +220,37 @@ func TestStoreUnavailable(t *testing.T) {
 		}
 	}
 	h.token(t, "acme") // What is held is handed out all the same.
+}
+
+// lostRecords is a registry that has lost a tenant.
+type lostRecords struct{ broker.Records }
+
+func (r lostRecords) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
+	if id == "gone" {
+		return nil, tenant.ErrLost
+	}
+	return r.Records.Tenant(ctx, id)
+}
+
+func TestRegistryLost(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, furniture{records: func(r broker.Records) broker.Records { return lostRecords{r} }})
+	const name = "tenants/gone"
+	_, read := h.tenants.GetTenant(at(t), &pb.GetTenantRequest{Name: name})
+	_, update := h.tenants.UpdateTenant(at(t), &pb.UpdateTenantRequest{Tenant: &pb.Tenant{Name: name, DisplayName: "x"}})
+	_, remove := h.tenants.DeleteTenant(at(t), &pb.DeleteTenantRequest{Name: name})
+	_, check := h.tenants.CheckTenant(at(t), &pb.CheckTenantRequest{Name: name})
+	for _, err := range []error{h.get(t, "gone"), read, update, remove, check} {
+		if _, message := wantError(t, err, codes.Unavailable, "REGISTRY_LOST"); !strings.Contains(message, name) {
+			t.Errorf("message %q does not say who", message)
+		}
+	}
+	// It may be registered anew.
+	for _, validateOnly := range []bool{true, false} {
+		if _, err := h.tenants.CreateTenant(at(t), &pb.CreateTenantRequest{TenantId: "gone", Tenant: fresh("gone"), ValidateOnly: validateOnly}); err != nil {
+			t.Errorf("create, validate_only %v: %v", validateOnly, err)
+		}
+	}
 }
 
 func TestTenantUnreadable(t *testing.T) {

@@ -300,8 +300,8 @@ type Tenant struct {
 	Scopes []string `protobuf:"bytes,9,rep,name=scopes,proto3" json:"scopes,omitempty"`
 	// Whether tokens are handed out. Unspecified in CreateTenant: active.
 	State Tenant_State `protobuf:"varint,10,opt,name=state,proto3,enum=tokenbroker.v1.Tenant_State" json:"state,omitempty"`
-	// A replica that has handed out a token of this tenant keeps it fresh even if
-	// nobody asks for it any more. Each refresh is billed by the issuer.
+	// Each replica holds a token of this tenant for its registered scopes, and keeps
+	// it fresh, even if nobody asks for it. Each refresh is billed by the issuer.
 	KeepWarm bool `protobuf:"varint,11,opt,name=keep_warm,json=keepWarm,proto3" json:"keep_warm,omitempty"`
 	// Free-form labels, up to 64. Keys: up to 63 lower-case letters, digits,
 	// "-", "_", "." and "/", beginning with a letter. Values: up to 63

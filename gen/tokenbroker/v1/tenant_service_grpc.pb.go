@@ -42,7 +42,8 @@ const (
 //   - ABORTED: ETAG_MISMATCH. The tenant changed since it was read; read it
 //     again and repeat the change.
 //   - UNAVAILABLE: STORE_UNAVAILABLE. The registry could not be reached. The
-//     change may or may not have been made: read the tenant to know.
+//     change may or may not have been made, or may not be on disk: read the
+//     tenant to know.
 type TenantServiceClient interface {
 	// CreateTenant registers a tenant. Its credentials are not tried; CheckTenant
 	// does that.
@@ -163,7 +164,8 @@ func (c *tenantServiceClient) CheckTenant(ctx context.Context, in *CheckTenantRe
 //   - ABORTED: ETAG_MISMATCH. The tenant changed since it was read; read it
 //     again and repeat the change.
 //   - UNAVAILABLE: STORE_UNAVAILABLE. The registry could not be reached. The
-//     change may or may not have been made: read the tenant to know.
+//     change may or may not have been made, or may not be on disk: read the
+//     tenant to know.
 type TenantServiceServer interface {
 	// CreateTenant registers a tenant. Its credentials are not tried; CheckTenant
 	// does that.

@@ -45,7 +45,10 @@ const (
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
-//     again. SHUTTING_DOWN: another replica can answer.
+//     again. ISSUER_THROTTLED is also what the broker answers when more tokens are
+//     wanted at once than it allows itself to buy. REGISTRY_LOST: the store has
+//     lost its tenants, and the tenant was perhaps one of them; another replica may
+//     still have it. SHUTTING_DOWN: another replica can answer.
 //   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token has just replaced a
 //     rejected one; RetryInfo says when it may be replaced itself.
 //   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
@@ -117,7 +120,10 @@ func (c *tokenServiceClient) RefreshToken(ctx context.Context, in *RefreshTokenR
 //     something first.
 //   - UNAVAILABLE: ISSUER_THROTTLED, ISSUER_UNAVAILABLE or STORE_UNAVAILABLE.
 //     No valid token is left and none could be had; RetryInfo says when to try
-//     again. SHUTTING_DOWN: another replica can answer.
+//     again. ISSUER_THROTTLED is also what the broker answers when more tokens are
+//     wanted at once than it allows itself to buy. REGISTRY_LOST: the store has
+//     lost its tenants, and the tenant was perhaps one of them; another replica may
+//     still have it. SHUTTING_DOWN: another replica can answer.
 //   - RESOURCE_EXHAUSTED: REFRESH_TOO_SOON. The token has just replaced a
 //     rejected one; RetryInfo says when it may be replaced itself.
 //   - INTERNAL: TENANT_UNREADABLE. The tenant's record cannot be opened with this
