@@ -60,8 +60,8 @@ func issuerFault(name string, breaks func(s *scene) func()) fault {
 	}
 }
 
-// redisFault is one of Redis. Its commands time out after a second: no call
-// waits that long.
+// redisFault is one of a Redis that answers, or refuses at once. No call waits
+// for a command's timeout, which is a second.
 func redisFault(name string, redis func(*scene), lasts time.Duration, breaks func(s *scene) func()) fault {
 	return fault{
 		name: name, redis: redis, shortest: 15 * time.Second, longest: 45 * time.Second, breaks: breaks,
@@ -69,17 +69,49 @@ func redisFault(name string, redis func(*scene), lasts time.Duration, breaks fun
 	}
 }
 
+// silentFault is one of a Redis that does not answer. A purchase takes four
+// seconds then, two to look and two to save, behind the callers' backs: the
+// tokens are such as live that long behind their refresh point, and due when it
+// breaks.
+func silentFault(name string, redis func(*scene), lasts time.Duration, breaks func(s *scene) func()) fault {
+	f := redisFault(name, redis, lasts, breaks)
+	f.shortest, f.longest, f.after = 45*time.Second, 64*time.Second, 33*time.Second
+	return f
+}
+
+// registryKey is where the registry is in a Redis of several servers.
+const registryKey = "tokenbroker:{tenants}:records"
+
+// deployment is several servers that act as one.
+type deployment interface {
+	URL() string
+	Primary(key string) *redistest.Server
+}
+
+// failover kills the primary that has the registry. Another takes over; the dead
+// one comes back as its replica.
+func failover(start func(t testing.TB, args ...string) deployment) (func(s *scene), func(s *scene) func()) {
+	return func(s *scene) {
+			s.several = start(s.t, "--appendonly", "yes")
+			s.redisURL = s.several.URL()
+		}, func(s *scene) func() {
+			primary := s.several.Primary(registryKey)
+			primary.Kill()
+			return func() {
+				if s.several.Primary(registryKey) == primary {
+					s.t.Error("nobody has taken over")
+				}
+				primary.Restart()
+			}
+		}
+}
+
 // TestNoCallFailsForATenantThatHasAValidToken breaks one thing after the other
 // under load.
 func TestNoCallFailsForATenantThatHasAValidToken(t *testing.T) {
-	frozen := redisFault("redis is frozen", plainRedis(), 10*time.Second, func(s *scene) func() {
-		s.redis.Pause()
-		return s.redis.Resume
-	})
-	// A purchase takes four seconds then, two to look and two to save: the tokens
-	// are such as live that long behind their refresh point.
-	frozen.shortest, frozen.longest, frozen.after = 45*time.Second, 64*time.Second, 33*time.Second
-
+	t.Parallel()
+	sentinel, sentinelFails := failover(func(t testing.TB, args ...string) deployment { return redistest.StartSentinel(t, args...) })
+	cluster, clusterFails := failover(func(t testing.TB, args ...string) deployment { return redistest.StartCluster(t, args...) })
 	for _, f := range []fault{
 		issuerFault("the issuer refuses connections", func(s *scene) func() {
 			s.issuer.shut()
@@ -93,7 +125,12 @@ func TestNoCallFailsForATenantThatHasAValidToken(t *testing.T) {
 			s.redis.Kill()
 			return s.redis.Restart
 		}),
-		frozen,
+		silentFault("redis is frozen", plainRedis(), 10*time.Second, func(s *scene) func() {
+			s.redis.Pause()
+			return s.redis.Resume
+		}),
+		silentFault("the sentinels' primary is killed", sentinel, 10*time.Second, sentinelFails),
+		silentFault("the cluster loses the registry's primary", cluster, 10*time.Second, clusterFails),
 		redisFault("redis loses everything", plainRedis(), 30*time.Second, func(s *scene) func() {
 			if err := s.redis.Client().FlushAll(s.t.Context()).Err(); err != nil {
 				s.t.Fatal(err)

@@ -31,7 +31,8 @@ const (
 type scene struct {
 	t        *testing.T
 	redisURL string
-	redis    *redistest.Server // nil if there are several of them
+	redis    *redistest.Server // nil if there are several of them:
+	several  deployment
 	issuer   *gate
 	keyset   string
 	replicas []*process
