@@ -53,6 +53,12 @@ func TestWhatWasAcknowledgedSurvivesFiftyCrashesOfRedis(t *testing.T) {
 	}
 	cancel()
 	creating.Wait()
+	for _, conn := range conns { // For a second, the replicas do not try to reach it.
+		until(t, "in reach of Redis", func() bool {
+			_, err := pb.NewTenantServiceClient(conn).ListTenants(t.Context(), &pb.ListTenantsRequest{})
+			return err == nil
+		})
+	}
 
 	records := store.Client().HKeys(t.Context(), "tokenbroker:{tenants}:records").Val()
 	index := store.Client().ZRange(t.Context(), "tokenbroker:{tenants}:index", 0, -1).Val()

@@ -39,10 +39,13 @@ type load struct {
 	cancel  context.CancelFunc
 	callers sync.WaitGroup
 
+	pulses map[*grpc.ClientConn]*pulse
+
 	mu     sync.Mutex
 	tokens map[string]map[string]*seen // by tenant and token id
 	tally  tally
-	told   int // how much was reported
+	slow   []slowCall // to be looked at by take
+	told   int        // how much was reported
 }
 
 // seen is a token that was handed out.
@@ -56,18 +59,40 @@ type seen struct {
 type tally struct {
 	calls, callsWith          int            // all, and those for a tenant that had a valid token
 	failedWith, failedWithout int            // the same for those that failed
-	slowest, slowestWith      time.Duration  // the same
+	slowest, slowestWith      time.Duration  // the same, without what the machine took
+	silent                    time.Duration  // for how long a replica said nothing at all
 	reasons                   map[string]int // of the failures
 	late                      int            // tokens that were handed out beyond their safe end
 	news                      int            // tokens that were not seen before
 }
 
+// slowCall is a call that took long.
+type slowCall struct {
+	conn         *grpc.ClientConn
+	begun, ended time.Time
+	had          bool
+}
+
+// took enters how long a call took.
+func (n *tally) took(d time.Duration, had bool) {
+	n.slowest = max(n.slowest, d)
+	if had {
+		n.slowestWith = max(n.slowestWith, d)
+	}
+}
+
 // startLoad has one caller for each tenant on each connection, until stop or the
 // end of the test.
 func startLoad(t testing.TB, lives map[string]time.Duration, conns ...*grpc.ClientConn) *load {
-	l := &load{t: t, lives: lives, tokens: map[string]map[string]*seen{}}
+	l := &load{t: t, lives: lives, pulses: map[*grpc.ClientConn]*pulse{}, tokens: map[string]map[string]*seen{}}
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	t.Cleanup(l.stop)
+	for _, conn := range conns {
+		l.pulses[conn] = &pulse{last: time.Now()}
+	}
+	for conn, p := range l.pulses {
+		l.callers.Go(func() { p.beat(l.ctx, conn) })
+	}
 	for id := range lives {
 		l.tokens[id] = map[string]*seen{}
 	}
@@ -89,8 +114,14 @@ func (l *load) stop() {
 func (l *load) take() tally {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	for _, c := range l.slow {
+		l.tally.took(c.ended.Sub(c.begun)-l.pulses[c.conn].silentDuring(c.begun, c.ended), c.had)
+	}
+	for _, p := range l.pulses {
+		l.tally.silent = max(l.tally.silent, p.longest())
+	}
 	taken := l.tally
-	l.tally = tally{}
+	l.tally, l.slow = tally{}, nil
 	return taken
 }
 
@@ -109,7 +140,7 @@ func (l *load) ask(conn *grpc.ClientConn, id string) {
 		if l.ctx.Err() != nil {
 			return
 		}
-		l.note(id, begun, had, tok, err)
+		l.note(conn, id, begun, had, tok, err)
 	}
 }
 
@@ -127,16 +158,19 @@ func (l *load) hasToken(id string, at time.Time) bool {
 }
 
 // note enters a call into the book.
-func (l *load) note(id string, begun time.Time, had bool, tok *pb.Token, err error) {
+func (l *load) note(conn *grpc.ClientConn, id string, begun time.Time, had bool, tok *pb.Token, err error) {
 	took := time.Since(begun)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := &l.tally
 	n.calls++
-	n.slowest = max(n.slowest, took)
 	if had {
 		n.callsWith++
-		n.slowestWith = max(n.slowestWith, took)
+	}
+	if took < silence {
+		n.took(took, had)
+	} else {
+		l.slow = append(l.slow, slowCall{conn, begun, begun.Add(took), had})
 	}
 	if err != nil {
 		if n.reasons == nil {
@@ -190,8 +224,8 @@ func (n tally) String() string {
 	for _, name := range slices.Sorted(maps.Keys(n.reasons)) {
 		reasons = append(reasons, fmt.Sprintf("%d %s", n.reasons[name], name))
 	}
-	return fmt.Sprintf("%d calls for tenants with a valid token, %d failed, slowest %v; %d calls in all, %d more failed %v, slowest %v; %d new tokens, %d served too late",
-		n.callsWith, n.failedWith, n.slowestWith.Round(time.Millisecond), n.calls, n.failedWithout, reasons, n.slowest.Round(time.Millisecond), n.news, n.late)
+	return fmt.Sprintf("%d calls for tenants with a valid token, %d failed, slowest %v; %d calls in all, %d more failed %v, slowest %v (a machine that stood still, up to %v, not counted); %d new tokens, %d served too late",
+		n.callsWith, n.failedWith, n.slowestWith.Round(time.Millisecond), n.calls, n.failedWithout, reasons, n.slowest.Round(time.Millisecond), n.silent.Round(time.Millisecond), n.news, n.late)
 }
 
 // expiryOf returns the exp claim of a token.
