@@ -99,6 +99,9 @@ func (f *fleet) measure(t *testing.T, at int, id string, change func() error, ac
 	for range len(f.conns) - 1 {
 		took = append(took, max(0, (<-shown).Sub(acknowledged)))
 	}
+	if ctx.Err() != nil {
+		t.Fatalf("a change of %s is not acted on within %v", id, slices.Max(took))
+	}
 	return took
 }
 
