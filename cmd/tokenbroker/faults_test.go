@@ -151,12 +151,12 @@ func (f *fault) play(t *testing.T) {
 	f.redis(s)
 	s.build(f.shortest, f.longest)
 	l := startLoad(t, s.lives, s.conns...)
-	s.lasts(f.after)
+	lasts(t, f.after)
 
 	before := l.take()
 	tried, asked, bought := s.tried(), s.issuer.Requests(simulator.AllClients), s.issuer.Bought(simulator.AllClients)
 	mend := f.breaks(s)
-	s.lasts(f.lasts)
+	lasts(t, f.lasts)
 	during := l.take()
 	tried = s.tried() - tried
 	t.Logf("before:  %v", before)
@@ -165,8 +165,9 @@ func (f *fault) play(t *testing.T) {
 		tried, s.issuer.Requests(simulator.AllClients)-asked, s.issuer.Bought(simulator.AllClients)-bought)
 	mend()
 	took := s.servedEverywhere(f.recovers)
-	s.lasts(5 * time.Second) // What comes late, such as changes that were not heard, shows under load.
+	lasts(t, 5*time.Second) // What comes late, such as changes that were not heard, shows under load.
 	l.stop()
+	s.noPanic()
 	after := l.take()
 	t.Logf("mended:  %v", after)
 	t.Logf("all %d tenants served on all %d replicas %v after it was mended", len(s.lives), len(s.replicas), took.Round(time.Millisecond))

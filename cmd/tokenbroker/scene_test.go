@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -139,12 +140,23 @@ func (s *scene) servedEverywhere(within time.Duration) time.Duration {
 	return time.Since(begun)
 }
 
+// noPanic looks for what must not be in the logs of the replicas, whatever
+// breaks.
+func (s *scene) noPanic() {
+	s.t.Helper()
+	for n, p := range s.replicas {
+		if log := p.log.String(); strings.Contains(log, "panic") {
+			s.t.Errorf("replica %d panics:\n%s", n, log)
+		}
+	}
+}
+
 // lasts lets time pass in which something stays as it is: a fault, or its being
 // over, has no event to wait for.
-func (s *scene) lasts(d time.Duration) {
+func lasts(t testing.TB, d time.Duration) {
 	select {
 	case <-time.After(d):
-	case <-s.t.Context().Done():
+	case <-t.Context().Done():
 	}
 }
 
