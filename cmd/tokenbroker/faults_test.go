@@ -50,14 +50,22 @@ func answers(f simulator.Fault) func(s *scene) func() {
 }
 
 // issuerFault is one of the issuer's, for half a minute. Tokens of 20 seconds
-// are due after 14 to 16, those of 40 after 28 to 32, and end after 36. After
-// three throttles in a row the pause is 20 seconds at most; who waits for an
-// answer that does not come does so for ten.
+// are due after 16 at the latest, those of 40 after 32, and end after 36. The
+// longest pause after failures is 30 seconds; an exchange that hangs takes ten;
+// and an issuer that was given a rest may be tried some seconds later.
 func issuerFault(name string, breaks func(s *scene) func()) fault {
 	return fault{
 		name: name, redis: plainRedis(), shortest: 20 * time.Second, longest: 77 * time.Second, breaks: breaks,
-		lasts: 30 * time.Second, atIssuer: true, patience: 2 * time.Second, recovers: 45 * time.Second,
+		lasts: 30 * time.Second, atIssuer: true, patience: 2 * time.Second, recovers: 50 * time.Second,
 	}
+}
+
+// refusal is an issuerFault after which the longest pause is a minute: whoever
+// answers wants to be left alone.
+func refusal(name string, f simulator.Fault) fault {
+	refused := issuerFault(name, answers(f))
+	refused.recovers = 75 * time.Second
+	return refused
 }
 
 // redisFault is one of a Redis that answers, or refuses at once. No call waits
@@ -119,8 +127,8 @@ func TestNoCallFailsForATenantThatHasAValidToken(t *testing.T) {
 		}),
 		issuerFault("the issuer hangs", answers(simulator.Fault{Kind: simulator.KindHang})),
 		issuerFault("the issuer answers 500", answers(simulator.Fault{Kind: simulator.KindStatus, Status: 500})),
-		issuerFault("the issuer throttles", answers(simulator.Fault{Kind: simulator.KindStatus, Status: 429})),
-		issuerFault("a firewall answers for the issuer", answers(simulator.Fault{Kind: simulator.KindWAF})),
+		refusal("the issuer throttles", simulator.Fault{Kind: simulator.KindStatus, Status: 429}),
+		refusal("a firewall answers for the issuer", simulator.Fault{Kind: simulator.KindWAF}),
 		redisFault("redis is killed and restarted", plainRedis("--appendonly", "yes"), 20*time.Second, func(s *scene) func() {
 			s.redis.Kill()
 			return s.redis.Restart

@@ -25,10 +25,7 @@ func TestAChangeIsActedOnEverywhereWithinASecond(t *testing.T) {
 		id, at := fmt.Sprintf("firm-%d", n), n%len(f.conns)
 		register(t, f.conns[0], f.issuer, id, time.Hour)
 		f.issuer.SetClient(simulator.Client{Endpoint: "us/production", ID: "client-" + id, Secrets: []string{"secret-of-" + id, "next-secret-of-" + id}})
-		held := ""
-		for _, conn := range f.conns {
-			held = answer(t.Context(), conn, id)
-		}
+		held := f.agreed(t, id)
 		admin, tokens := pb.NewTenantServiceClient(f.conns[at]), pb.NewTokenServiceClient(f.conns[at])
 		another := func(answer string) bool { return len(answer) == 32 && answer != held } // The id of a token.
 		set := func(state pb.Tenant_State) error {
@@ -47,7 +44,7 @@ func TestAChangeIsActedOnEverywhereWithinASecond(t *testing.T) {
 					return err
 				}
 			case "refresh":
-				held = answer(t.Context(), f.conns[at], id)
+				held = f.agreed(t, id)
 				acted = another
 				change = func() error {
 					_, err := tokens.RefreshToken(t.Context(), &pb.RefreshTokenRequest{Tenant: "tenants/" + id, RejectedTokenId: held})
@@ -57,6 +54,8 @@ func TestAChangeIsActedOnEverywhereWithinASecond(t *testing.T) {
 			took[kind] = append(took[kind], f.measure(t, at, id, change, acted)...)
 		}
 	}
+	// One for each tenant at first, one for each rotation and one for each refresh.
+	t.Logf("%d tokens bought where %d are needed", f.issuer.Bought(simulator.AllClients), 3*tenants)
 	for _, kind := range kinds {
 		slices.Sort(took[kind])
 		count := len(took[kind])
@@ -103,6 +102,21 @@ func (f *fleet) measure(t *testing.T, at int, id string, change func() error, ac
 		t.Fatalf("a change of %s is not acted on within %v", id, slices.Max(took))
 	}
 	return took
+}
+
+// agreed waits until all replicas hand out the same token, and returns its id.
+func (f *fleet) agreed(t *testing.T, id string) string {
+	t.Helper()
+	var answers []string
+	until(t, "agreed on a token of "+id, func() bool {
+		answers = answers[:0]
+		for _, conn := range f.conns {
+			answers = append(answers, answer(t.Context(), conn, id))
+		}
+		slices.Sort(answers)
+		return len(answers[0]) == 32 && answers[0] == answers[len(answers)-1]
+	})
+	return answers[0]
 }
 
 // answer returns the id of the token that a replica hands out, or the reason why
