@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"flag"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -27,6 +28,14 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	// Tests that break something and wait for what comes of it mostly wait, so more
+	// of them run at a time than there are processors, unless -parallel says so.
+	flag.Parse()
+	asked := false
+	flag.Visit(func(f *flag.Flag) { asked = asked || f.Name == "test.parallel" })
+	if !asked {
+		_ = flag.Set("test.parallel", "4")
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "tokenbroker")
 		if err != nil {
@@ -69,9 +78,15 @@ func (b *logBuffer) String() string {
 // that it serves.
 func start(t testing.TB, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary, args...), log: &logBuffer{}, done: make(chan struct{})}
+	return startProgram(t, binary, nil, args...)
+}
+
+// startProgram is start for another binary and with variables (NAME=VALUE).
+func startProgram(t testing.TB, program string, variables []string, args ...string) *process {
+	t.Helper()
+	p := &process{t: t, cmd: exec.Command(program, args...), log: &logBuffer{}, done: make(chan struct{})}
 	// None of the settings of whoever runs the test.
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, variables...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
