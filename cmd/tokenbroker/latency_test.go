@@ -55,7 +55,9 @@ func TestAChangeIsActedOnEverywhereWithinASecond(t *testing.T) {
 		}
 	}
 	// One for each tenant at first, one for each rotation and one for each refresh.
-	t.Logf("%d tokens bought where %d are needed", f.issuer.Bought(simulator.AllClients), 3*tenants)
+	if bought := f.issuer.Bought(simulator.AllClients); bought != 3*tenants {
+		t.Errorf("%d tokens bought where %d are needed", bought, 3*tenants)
+	}
 	for _, kind := range kinds {
 		slices.Sort(took[kind])
 		count := len(took[kind])

@@ -29,8 +29,8 @@ const (
 	// case that the announcement is lost.
 	pollInterval    = 100 * time.Millisecond
 	maxPollInterval = 500 * time.Millisecond
-	// The shortest pause after a failure.
-	minHold = 500 * time.Millisecond
+	// The shortest pause after a failure, however little time is left.
+	minHold = time.Second
 )
 
 // order says what a flight is to bring.
@@ -327,8 +327,12 @@ func (b *Broker) refused(ctx context.Context, e *entry, f *token.Failure) *token
 	now := time.Now()
 	hold := remembered.Hold(mathrand.Float64())
 	if held := e.usable(now, 0); held != nil && !f.Class.Permanent() {
-		// There is as much time to try in as the token that is held has left.
-		hold = max(min(hold, held.SafeEnd().Sub(now)/2), minHold, min(f.RetryAfter, token.MaxRetryAfter))
+		// There is as much time to try in as the token that is held has left. What is
+		// tried for that reason does not make later pauses longer.
+		most := max(held.SafeEnd().Sub(now)/2, minHold, min(f.RetryAfter, token.MaxRetryAfter))
+		if hold > most {
+			hold, remembered.Streak = most, max(1, remembered.Streak-1)
+		}
 	}
 	remembered.RetryAt = now.Add(hold)
 	b.log.WarnContext(ctx, "no token bought", "tenant", e.subject.Load().tenant.ID, "key", e.digest,

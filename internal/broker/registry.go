@@ -28,6 +28,8 @@ type Records interface {
 	// DeleteTenant removes the tenant if it is at this version, or returns
 	// tenant.ErrConflict. That there is none is no error.
 	DeleteTenant(ctx context.Context, id, etag string) error
+	// SecretID returns the name that a secret gets when it is registered.
+	SecretID(s secret.Text) (string, error)
 }
 
 // Registry is the administrators' side of a broker. It is safe for concurrent
@@ -153,16 +155,24 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 	if err != nil {
 		return nil, err
 	}
-	var bought *token.Token
 	if !rotation.SkipVerification {
-		c := r.broker.newSubject(current).credential
-		c.Secret = rotation.Secret
-		if bought, err = r.broker.try(ctx, c); err != nil {
+		tried := *current
+		tried.Secret.Value = rotation.Secret
+		if tried.Secret.ID, err = r.records.SecretID(rotation.Secret); err != nil {
 			return nil, err
+		}
+		s := r.broker.newSubject(&tried)
+		bought, err := r.broker.try(ctx, s.credential)
+		if err != nil {
+			return nil, err
+		}
+		if !rotation.ValidateOnly {
+			// Before replicas hear of the change, or one that is asked buys another.
+			r.use(ctx, s, bought)
 		}
 	}
 	// What was tried is the secret for this version of the tenant.
-	rotated, err := r.Update(ctx, id, current.Etag, rotation.ValidateOnly, func(t *tenant.Tenant) error {
+	return r.Update(ctx, id, current.Etag, rotation.ValidateOnly, func(t *tenant.Tenant) error {
 		switch {
 		case rotation.FallbackTTL == 0:
 			t.Fallback, t.FallbackUntil = tenant.Secret{}, time.Time{}
@@ -172,13 +182,6 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 		t.Secret = tenant.Secret{Value: rotation.Secret}
 		return nil
 	})
-	if err != nil || rotation.ValidateOnly {
-		return rotated, err
-	}
-	if bought != nil {
-		r.use(ctx, r.broker.newSubject(rotated), bought)
-	}
-	return rotated, nil
 }
 
 // at returns the tenant as it is stored now, which must be at the version etag

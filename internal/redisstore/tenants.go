@@ -127,13 +127,16 @@ func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
 	return s.swapRecord(ctx, id, etag, "", "", false)
 }
 
+// SecretID returns the name that a secret is stored with.
+func (s *Store) SecretID(text secret.Text) (string, error) { return s.keyset.Name(text) }
+
 // swap gives t a new version and the names of its secrets, and stores it.
 func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*tenant.Tenant, error) {
 	var err error
-	if t.Secret.ID, err = s.keyset.Name(t.Secret.Value); err != nil {
+	if t.Secret.ID, err = s.SecretID(t.Secret.Value); err != nil {
 		return nil, err
 	}
-	if t.Fallback.ID, err = s.keyset.Name(t.Fallback.Value); err != nil {
+	if t.Fallback.ID, err = s.SecretID(t.Fallback.Value); err != nil {
 		return nil, err
 	}
 	t.Etag, t.Updated = newEtag(), time.Now().UTC()
@@ -218,9 +221,9 @@ func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
 		APIKey: secret.New(r.APIKey), AccountID: r.AccountID, Scopes: r.Scopes, Disabled: r.Disabled,
 		KeepWarm: r.KeepWarm, Labels: r.Labels, Created: r.Created, Updated: r.Updated,
 	}
-	if t.Secret.ID, err = s.keyset.Name(t.Secret.Value); err != nil {
+	if t.Secret.ID, err = s.SecretID(t.Secret.Value); err != nil {
 		return nil, err
 	}
-	t.Fallback.ID, err = s.keyset.Name(t.Fallback.Value)
+	t.Fallback.ID, err = s.SecretID(t.Fallback.Value)
 	return t, err
 }

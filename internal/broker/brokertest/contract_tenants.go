@@ -33,6 +33,9 @@ func testTenant(t *testing.T, s Shared) {
 		t.Errorf("created %+v, read %+v", created, got)
 	}
 	// Equal secrets have equal names, others have others.
+	if id := must[string](t)(s.Two.SecretID(secret.New("shared"))); id != created.Secret.ID {
+		t.Errorf("SecretID = %q, created with %q", id, created.Secret.ID)
+	}
 	other := tenantOf("other", false)
 	if named := must[*tenant.Tenant](t)(s.One.CreateTenant(ctx, other)); named.Secret.ID != created.Secret.ID {
 		t.Error("two names for a secret")

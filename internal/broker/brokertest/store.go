@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
@@ -308,6 +309,9 @@ func (s *Store) CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tena
 	})
 }
 
+// SecretID implements broker.Records.
+func (s *Store) SecretID(text secret.Text) (string, error) { return "id of " + text.Reveal(), nil }
+
 // UpdateTenant implements broker.Records.
 func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
 	return s.put(ctx, t, func(current tenant.Tenant, exists bool) error {
@@ -332,9 +336,8 @@ func (s *Store) put(ctx context.Context, t tenant.Tenant, allowed func(current t
 	}
 	s.version++
 	t.Etag = strconv.Itoa(s.version)
-	// A name is all that is asked of a secret's ID.
-	t.Secret.ID = "id of " + t.Secret.Value.Reveal()
-	t.Fallback.ID = "id of " + t.Fallback.Value.Reveal()
+	t.Secret.ID, _ = s.SecretID(t.Secret.Value)
+	t.Fallback.ID, _ = s.SecretID(t.Fallback.Value)
 	s.tenants[t.ID] = t
 	s.tell(func(l Listener) { l.TenantChanged(t.ID, t.KeepWarm) })
 	return &t, nil
