@@ -60,14 +60,6 @@ func issuerFault(name string, breaks func(s *scene) func()) fault {
 	}
 }
 
-// refusal is an issuerFault after which the longest pause is a minute: whoever
-// answers wants to be left alone.
-func refusal(name string, f simulator.Fault) fault {
-	refused := issuerFault(name, answers(f))
-	refused.recovers = 75 * time.Second
-	return refused
-}
-
 // redisFault is one of a Redis that answers, or refuses at once. No call waits
 // for a command's timeout, which is a second.
 func redisFault(name string, redis func(*scene), lasts time.Duration, breaks func(s *scene) func()) fault {
@@ -127,8 +119,8 @@ func TestNoCallFailsForATenantThatHasAValidToken(t *testing.T) {
 		}),
 		issuerFault("the issuer hangs", answers(simulator.Fault{Kind: simulator.KindHang})),
 		issuerFault("the issuer answers 500", answers(simulator.Fault{Kind: simulator.KindStatus, Status: 500})),
-		refusal("the issuer throttles", simulator.Fault{Kind: simulator.KindStatus, Status: 429}),
-		refusal("a firewall answers for the issuer", simulator.Fault{Kind: simulator.KindWAF}),
+		issuerFault("the issuer throttles", answers(simulator.Fault{Kind: simulator.KindStatus, Status: 429})),
+		issuerFault("a firewall answers for the issuer", answers(simulator.Fault{Kind: simulator.KindWAF})),
 		redisFault("redis is killed and restarted", plainRedis("--appendonly", "yes"), 20*time.Second, func(s *scene) func() {
 			s.redis.Kill()
 			return s.redis.Restart
