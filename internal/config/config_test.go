@@ -194,6 +194,7 @@ func TestBadFlags(t *testing.T) {
 		"no duration":        {"--keyset-file=k", "--insecure", "--drain-timeout=30"},
 		"negative drain":     {"--keyset-file=k", "--insecure", "--drain-timeout=-1s"},
 		"negative age":       {"--keyset-file=k", "--insecure", "--max-connection-age=-1s"},
+		"prefix with braces": {"--keyset-file=k", "--insecure", "--redis-prefix=x{y}:"},
 		"no exchanges":       {"--keyset-file=k", "--insecure", "--exchange-rate=0"},
 		"too many exchanges": {"--keyset-file=k", "--insecure", "--exchange-rate=1001"},
 		"no rate":            {"--keyset-file=k", "--insecure", "--exchange-rate=NaN"},

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -16,6 +17,15 @@ type Redis struct {
 	RedisSentinelPasswordFile string `name:"redis-sentinel-password-file" placeholder:"FILE" help:"File with the sentinels' password, in place of sentinel_password in the URL."`
 	RedisPrefix               string `name:"redis-prefix" default:"tokenbroker:" placeholder:"PREFIX" help:"Begins every Redis key. Default ${default}"`
 	KeysetFile                string `name:"keyset-file" required:"" placeholder:"FILE" help:"Keyset that seals what is stored, made by \"tokenbroker keyset new\". All replicas have the same. Required."`
+}
+
+// Validate refuses a prefix that would part what belongs together in a cluster.
+// Kong calls it.
+func (c *Redis) Validate() error {
+	if strings.ContainsAny(c.RedisPrefix, "{}") {
+		return errors.New("--redis-prefix must not have braces in it")
+	}
+	return nil
 }
 
 // RedisPassword returns the password of the file; empty if there is no file.

@@ -73,7 +73,7 @@ func (w *RedisWarnings) lookOnce(ctx context.Context) {
 		case is && !was:
 			w.log.WarnContext(ctx, "redis may lose what is stored", "kind", kind, "warning", text)
 		case was && !is:
-			w.log.InfoContext(ctx, "redis does not lose what is stored any more", "kind", kind)
+			w.log.InfoContext(ctx, "redis is not seen to lose what is stored any more", "kind", kind)
 		}
 	}
 }

@@ -37,7 +37,7 @@ func TestWarningsAreLoggedWhenTheyComeAndWhenTheyGo(t *testing.T) {
 		go func() { defer close(ended); w.Watch(ctx) }()
 		const (
 			warn = `level=WARN msg="redis may lose what is stored" kind=`
-			gone = `level=INFO msg="redis does not lose what is stored any more" kind=`
+			gone = `level=INFO msg="redis is not seen to lose what is stored any more" kind=`
 		)
 		for n, step := range []struct {
 			name   string

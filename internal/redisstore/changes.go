@@ -49,9 +49,13 @@ func (s *Store) announce(ctx context.Context, values ...string) {
 // is gone.
 func (s *Store) Follow(ctx context.Context, l Listener) {
 	last, backoff := "", time.Duration(0)
-	lost := false
+	lost, first := false, true
 	for {
 		err := s.follow(ctx, l, &last, func(registry string) {
+			if first && registry == "" {
+				s.log.WarnContext(ctx, "there is no registry of tenants in redis: the first registration begins it; if there was one, restore it with 'tokenbroker tenants import' instead")
+			}
+			first = false
 			if now := s.lost(registry); now != lost {
 				lost = now
 				s.reportLoss(ctx, lost)

@@ -22,6 +22,8 @@ const (
 	// How long the nodes of a cluster are believed to be who they were. When a
 	// primary is gone nobody says so: only whoever asks anew hears of its successor.
 	clusterBelief = 2 * time.Second
+	// How long a connection is used.
+	connLifetime = time.Minute
 	// How often a command of a cluster is sent again: to the node that the first
 	// has named, and once more if that one is not the one any more.
 	clusterRedirects = 2
@@ -47,6 +49,9 @@ func newClient(a *address) (redis.UniversalClient, error) {
 		ContextTimeoutEnabled: true, // Else the client waits for its own timeouts only.
 		MaxRetries:            1,
 		PoolSize:              4 * maxSwaps,
+		// Where an address leads may change behind a balancer or in the DNS, though
+		// the server it led to goes on answering.
+		ConnMaxLifetime: connLifetime,
 		// Each of the tries dials once: five times, the default, would be ten seconds
 		// when packets to Redis get lost.
 		DialerRetries: 1,

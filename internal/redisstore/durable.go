@@ -39,8 +39,11 @@ func (s *Store) runSwap(ctx context.Context, etag string, args ...any) (stored s
 	var made error // What is to be said if a try has made the change, and another fails.
 	for try := 1; ; try++ {
 		stored, again, err := s.swapOnce(ctx, etag, args)
-		if err == nil {
+		if err == nil && (stored == etag || made == nil) {
 			return stored, nil
+		}
+		if err == nil {
+			return "", made // Somebody else has changed it since.
 		}
 		if made == nil && errors.Is(err, errNotOnDisk) {
 			made = err

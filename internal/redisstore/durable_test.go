@@ -189,3 +189,24 @@ func blocked(t *testing.T, c *redis.Client) bool {
 	t.Helper()
 	return !strings.Contains(c.Info(t.Context(), "clients").Val(), "blocked_clients:0\r\n")
 }
+
+// A server that is demoted while a change waits for its disk has not got it there,
+// and is not the one that has to.
+func TestAChangeThatWaitsWhenItsServerIsDemotedIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.StartWaiting(t, "--appendonly", "yes", "--appendfsync", "no").URL())
+	done := make(chan error, 1)
+	go func() {
+		_, err := f.CreateTenant(t.Context(), newTenant("acme"))
+		done <- err
+	}()
+	eventually(t, "the change waits", func() bool {
+		return strings.Contains(f.raw.Info(t.Context(), "clients").Val(), "blocked_clients:1\r\n")
+	})
+	if err := f.raw.SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !isOutage(err) || !strings.Contains(err.Error(), "UNBLOCKED") {
+		t.Errorf("CreateTenant = %v", err)
+	}
+}

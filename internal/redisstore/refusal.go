@@ -21,6 +21,9 @@ func (refusal) RedisError() {}
 
 // reduce turns an answer of Redis into a refusal, and leaves other errors.
 func reduce(err error) error {
+	if errors.As(err, new(refusal)) {
+		return err // It is one already.
+	}
 	var answer redis.Error
 	if err == nil || errors.Is(err, redis.Nil) || !errors.As(err, &answer) {
 		return err

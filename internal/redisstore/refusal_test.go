@@ -1,6 +1,7 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"log/slog"
 	"strings"
 	"testing"
@@ -36,5 +37,35 @@ func TestWhatRedisQuotesIsNotPassedOn(t *testing.T) {
 	}
 	if strings.Contains(log.String(), "planted") {
 		t.Errorf("logged: %s", log)
+	}
+}
+
+// Who has to mend it reads the kind.
+func TestTheKindOfARefusalIsSaidOfAllThatIsChanged(t *testing.T) {
+	t.Parallel()
+	for kind, config := range map[string][]string{
+		"OOM":        {"maxmemory", "1"},
+		"NOREPLICAS": {"min-replicas-to-write", "1"},
+	} {
+		f := newFixture(t, redistest.Start(t).URL())
+		f.create(t, newTenant("acme"))
+		var file bytes.Buffer
+		if _, err := f.Export(t.Context(), &file); err != nil {
+			t.Fatal(err)
+		}
+		backup, err := redisstore.ReadBackup(&file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.raw.ConfigSet(t.Context(), config[0], config[1]).Err(); err != nil {
+			t.Fatal(err)
+		}
+		_, created := f.CreateTenant(t.Context(), newTenant("other"))
+		_, imported := f.Import(t.Context(), backup, redisstore.ImportOptions{Overwrite: true})
+		for what, err := range map[string]error{"create": created, "import": imported} {
+			if err == nil || !strings.Contains(err.Error(), kind) {
+				t.Errorf("%s, %s: %v", kind, what, err)
+			}
+		}
 	}
 }

@@ -27,12 +27,20 @@ func (s *Store) missing(ctx context.Context) error {
 	}
 }
 
+// knownRegistry returns the name that this replica knows; empty if it knows none.
+func (s *Store) knownRegistry() string {
+	if known := s.registry.Load(); known != nil {
+		return *known
+	}
+	return ""
+}
+
 // lost says whether the registry called name (empty: it has no name) is another
 // than the one that this replica knows. The first it hears of is the one it knows.
 func (s *Store) lost(name string) bool {
 	if name != "" && s.registry.CompareAndSwap(nil, &name) {
 		return false
 	}
-	known := s.registry.Load()
-	return known != nil && *known != name
+	known := s.knownRegistry()
+	return known != "" && known != name
 }

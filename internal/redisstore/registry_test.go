@@ -1,9 +1,11 @@
 package redisstore_test
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
+	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
 
@@ -26,17 +28,24 @@ func TestATenantThatWasLostIsToldFromOneThatWasDeleted(t *testing.T) {
 		if _, err := f.Tenant(ctx, "kept"); !errors.Is(err, tenant.ErrLost) {
 			t.Errorf("lost: %v", err)
 		}
-		// A new registry is not the old one.
-		f.create(t, newTenant("new"))
+		// No new one is begun by who may still have what is to be restored.
+		if _, err := f.CreateTenant(ctx, newTenant("new")); !errors.Is(err, tenant.ErrLost) {
+			t.Errorf("registered in its place: %v", err)
+		}
+		// Who has seen no other goes by what there is.
+		late := f.open(t, f.keyset)
+		if _, err := late.Tenant(ctx, kept.ID); !errors.Is(err, tenant.ErrNotFound) {
+			t.Errorf("for a replica that was started since: %v", err)
+		}
+		if _, err := late.CreateTenant(ctx, newTenant("new")); err != nil {
+			t.Errorf("registered by a replica that was started since: %v", err)
+		}
+		// Which is another registry than the one that was lost.
 		if _, err := f.Tenant(ctx, "kept"); !errors.Is(err, tenant.ErrLost) {
 			t.Errorf("lost, and a new registry begun: %v", err)
 		}
 		if _, err := f.Tenant(ctx, "new"); err != nil {
 			t.Errorf("new: %v", err)
-		}
-		// Who has seen no other goes by this one.
-		if _, err := f.open(t, f.keyset).Tenant(ctx, kept.ID); !errors.Is(err, tenant.ErrNotFound) {
-			t.Errorf("for a replica that was started since: %v", err)
 		}
 	})
 }
@@ -46,5 +55,36 @@ func TestAFollowerIsToldThatItHears(t *testing.T) {
 		l := follow(t, f.Store)
 		before := l.heard.Load()
 		eventually(t, "heard again", func() bool { return l.heard.Load() >= before+2 })
+	})
+}
+
+// Eviction may take an index alone.
+func TestAnImportBringsTheIndexesBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		warm := newTenant("warm")
+		warm.KeepWarm = true
+		f.create(t, warm)
+		f.create(t, newTenant("cold"))
+		var file bytes.Buffer
+		if _, err := f.Export(ctx, &file); err != nil {
+			t.Fatal(err)
+		}
+		backup, err := redisstore.ReadBackup(&file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.raw.Del(ctx, indexKey, prefix+"{tenants}:warm").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := f.Import(ctx, backup, redisstore.ImportOptions{}); err != nil || done.Same != 2 {
+			t.Errorf("Import = %+v, %v", done, err)
+		}
+		if all, _, err := f.ListTenants(ctx, "", 10); err != nil || len(all) != 2 {
+			t.Errorf("listed %d, error %v", len(all), err)
+		}
+		if ids, _, err := f.WarmTenants(ctx, "", 10); err != nil || len(ids) != 1 {
+			t.Errorf("warm: %q, error %v", ids, err)
+		}
 	})
 }

@@ -72,7 +72,7 @@ func (d *primaryDialer) find(ctx context.Context) (string, error) {
 		failed = append(failed, err)
 		d.first.CompareAndSwap(n, n+1)
 	}
-	return "", fmt.Errorf("ask sentinels for the primary: %w", errors.Join(failed...))
+	return "", fmt.Errorf("ask sentinels for the primary: %w", errors.Join(append(failed, ctx.Err())...))
 }
 
 func (d *primaryDialer) ask(ctx context.Context, sentinel string) (string, error) {

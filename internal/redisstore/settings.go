@@ -23,6 +23,7 @@ const (
 	evictsRegistrations = "evicts_registrations"
 	evictsTokens        = "evicts_tokens"
 	noPersistence       = "no_persistence"
+	snapshotsOnly       = "snapshots_only"
 	aofNeverSynced      = "aof_never_synced"
 	aofWriteFailed      = "aof_write_failed"
 	snapshotFailed      = "snapshot_failed"
@@ -36,6 +37,7 @@ func warningTexts() map[string]string {
 		evictsTokens: "Redis evicts keys that expire when its memory is full: tokens may be bought again, and by several replicas at once. " +
 			"Set maxmemory-policy noeviction.",
 		noPersistence:  "Redis writes nothing to disk: a restart loses every registration. Set appendonly yes.",
+		snapshotsOnly:  "Redis writes snapshots only: a crash loses every registration since the last one, acknowledged or not. Set appendonly yes.",
 		aofNeverSynced: "Redis never has its log synced to disk: registrations are made, but not acknowledged. Set appendfsync everysec, or always.",
 		aofWriteFailed: "Redis cannot write its log: it takes no registrations, or loses them with the next restart. Look at its disk and its log.",
 		snapshotFailed: "The last snapshot of Redis failed: it may take no registrations, and without appendonly yes a restart loses those since the snapshot before. " +
@@ -132,6 +134,8 @@ func warningsOf(ctx context.Context, server *redis.Client) ([]string, error) {
 		kinds = append(kinds, aofNeverSynced)
 	case aof != "1" && value == "":
 		kinds = append(kinds, noPersistence)
+	case aof != "1":
+		kinds = append(kinds, snapshotsOnly)
 	}
 	return kinds, nil
 }

@@ -45,7 +45,7 @@ func TestSettingsThatLoseWhatIsStoredAreWarnedOf(t *testing.T) {
 		kinds []string
 	}{
 		"a log":                            {[]string{"--appendonly", "yes"}, "", nil},
-		"snapshots":                        {[]string{"--save", "3600", "1"}, "", nil},
+		"snapshots":                        {[]string{"--save", "3600", "1"}, "", []string{"snapshots_only"}},
 		"nothing on disk":                  {nil, "", []string{"no_persistence"}},
 		"any key is evicted":               {[]string{"--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"}, "", []string{"evicts_registrations"}},
 		"keys that expire are evicted":     {[]string{"--appendonly", "yes", "--maxmemory", "100mb", "--maxmemory-policy", "volatile-ttl"}, "", []string{"evicts_tokens"}},

@@ -105,7 +105,8 @@ func (s *Store) page(ctx context.Context, index, after string, limit int) (ids [
 }
 
 // CreateTenant registers t and returns it as it is stored. The error is
-// tenant.ErrExists, or says that Redis could not be asked: then t may be
+// tenant.ErrExists, tenant.ErrLost (as it may be of all that change a tenant: while
+// a lost registry may be restored, none is begun in its place), or says that Redis could not be asked: then t may be
 // registered or not.
 func (s *Store) CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error) {
 	t.Created = time.Now().UTC()
@@ -155,8 +156,10 @@ func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*te
 }
 
 func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string, warm bool) error {
-	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, flag(warm), newEtag())
+	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, flag(warm), newEtag(), s.knownRegistry())
 	switch {
+	case stored == lostRegistry:
+		return tenant.ErrLost
 	case err != nil:
 		return fmt.Errorf("write tenant: %w", err)
 	case stored == etag:
@@ -169,6 +172,10 @@ func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record strin
 		return tenant.ErrConflict
 	}
 }
+
+// lostRegistry is what swap.lua answers in place of a version when the registry is
+// not the one it was.
+const lostRegistry = "!"
 
 // noEtag stands for the version of a record that does not begin with one, here
 // and in swap.lua.

@@ -38,7 +38,7 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 	if err != nil {
 		return nil, nil, fmt.Errorf("load token: %w", err)
 	}
-	s.readClock(reply[4])
+	s.readClock(k, reply[4])
 	var t *token.Token
 	var f *token.Failure
 	if record, left, ok := valueAndTTL(reply[0], reply[1]); ok {
@@ -72,7 +72,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	}
 	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
 	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
-		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(asked), t.Replaced).Slice()
+		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(k, asked), t.Replaced).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("save token: %w", err)
 	}

@@ -43,7 +43,8 @@ type address struct {
 var errURL = errors.New("redis URL: want redis://[user[:password]@]host[:port][/db], " +
 	"redis+sentinel://[user[:password]@]host[:port][,host[:port]...]/master-name[/db] or " +
 	"redis+cluster://[user[:password]@]host[:port][,host[:port]...] " +
-	"(rediss, rediss+sentinel, rediss+cluster for TLS), with reserved characters percent-encoded")
+	"(rediss, rediss+sentinel, rediss+cluster for TLS), with reserved characters percent-encoded, " +
+	"and no parameters but ca_file, cert_file, key_file with TLS and sentinel_user, sentinel_password with sentinels")
 
 // schemes maps the schemes of URLs to what they stand for.
 func schemes() map[string]address {
@@ -135,10 +136,8 @@ func (a *address) takeQuery(raw string) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		value, ok := known[name]
 		switch {
-		case strings.Trim(name, "abcdefghijklmnopqrstuvwxyz_") != "":
-			return errURL // It may be no name, but part of a password.
 		case !ok:
-			return fmt.Errorf("redis URL: parameter %s is not known here: there are ca_file, cert_file and key_file with TLS, sentinel_user and sentinel_password with sentinels", name)
+			return errURL // It may be no name, but part of a password.
 		case len(query[name]) > 1 || query.Get(name) == "":
 			return fmt.Errorf("redis URL: parameter %s must be given once and have a value", name)
 		}

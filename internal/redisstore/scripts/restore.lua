@@ -1,6 +1,7 @@
 -- Puts tenants' records back, with their places in the indexes and the
 -- announcements, and returns for each what was there: 0 no record, 1 the same
--- version, 2 another. The same version is left as it is.
+-- version, 2 another. The same version is left as it is, but finds its places in
+-- the indexes again, which may have been lost alone.
 --
 -- KEYS: records, index, changes, warm, registry
 -- ARGV: '1' to replace other versions, '1' to write nothing at all, length the
@@ -22,14 +23,17 @@ for i = 5, #ARGV, 3 do
 		was = 1
 	end
 	found[#found + 1] = was
-	if not dry and (was == 0 or was == 2 and replace) then
-		redis.call('HSET', KEYS[1], id, record)
+	local write = was == 0 or was == 2 and replace
+	if not dry and (write or was == 1) then
 		redis.call('ZADD', KEYS[2], 0, id)
 		if warm == '1' then
 			redis.call('ZADD', KEYS[4], 0, id)
 		else
 			redis.call('ZREM', KEYS[4], id)
 		end
+	end
+	if not dry and write then
+		redis.call('HSET', KEYS[1], id, record)
 		redis.call('XADD', KEYS[3], 'MAXLEN', '~', ARGV[3], '*', 'tenant', id, 'warm', warm)
 	end
 end

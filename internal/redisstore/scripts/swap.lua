@@ -5,12 +5,17 @@
 -- what is not there looks like the latter. The same command writes again what it
 -- has written: whoever waits for the disk waits for what was written last.
 --
--- The first record of a registry gives it its name.
+-- The first record of a registry gives it its name. Who knows a registry by its
+-- name changes no other: if this is another, or has none any more, '!' is returned.
 --
 -- KEYS: records, index, changes, warm, registry
 -- ARGV: id, expected etag ('' for no record), new etag ('' to delete),
 --       record (begins with "etag."), length the stream is trimmed to,
---       '1' if the tenant is kept warm, name for a registry that has none
+--       '1' if the tenant is kept warm, name for a registry that has none, name
+--       that the registry is known by ('': none)
+if ARGV[8] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[8] then
+	return '!'
+end
 local current = redis.call('HGET', KEYS[1], ARGV[1])
 local etag = current and (string.match(current, '^(%x+)%.') or '?') or ''
 if etag ~= ARGV[2] and etag ~= ARGV[3] then
