@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/singleflight"
+	"golang.org/x/time/rate"
 
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -125,7 +126,8 @@ type Broker struct {
 	epoch      atomic.Uint64  // grows when changes may have been missed: what was read before is to be read again
 	hearing    hearing
 
-	stats stats
+	stats   stats
+	outages rate.Sometimes // which of the records of a store that is away are to be seen
 
 	ctx    context.Context // ends with Close; all flights run on it
 	cancel context.CancelFunc
@@ -135,12 +137,12 @@ type Broker struct {
 // New returns a broker. It starts nothing; Close ends what calls have started.
 func New(c Config) *Broker {
 	ctx, cancel := context.WithCancel(context.Background())
-	b := &Broker{
+	return &Broker{
 		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
 		budget: newBudget(cmp.Or(c.ExchangeRate, 10)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
-		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, ctx: ctx, cancel: cancel,
+		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, outages: rate.Sometimes{First: 1, Interval: 10 * time.Second},
+		ctx: ctx, cancel: cancel,
 	}
-	return b
 }
 
 // Close ends all flights and waits for them. An answer of the issuer that is here

@@ -46,7 +46,9 @@ func (b *Broker) Resync() {
 	b.subjectsMu.Lock()
 	epoch := b.epoch.Add(1) // What is being read has the epoch from before.
 	b.subjectsMu.Unlock()
-	b.behind(fmt.Sprintf("warm/%d", epoch), func(ctx context.Context) error { return b.warmAll(ctx, epoch) })
+	now, after := time.Now(), ""
+	b.hearing.resync.Store(&now)
+	b.behind(fmt.Sprintf("warm/%d", epoch), func(ctx context.Context) error { return b.warmAll(ctx, epoch, &after) })
 }
 
 // Heard tells the broker that it has been told of all changes up to now.
@@ -55,33 +57,52 @@ func (b *Broker) Heard() { b.hearing.heard(b) }
 // hearing bounds how long the broker goes by what it was told.
 type hearing struct {
 	patience time.Duration
-	deaf     atomic.Bool // nothing was heard for that long
+	deaf     atomic.Bool               // nothing was heard for that long
+	resync   atomic.Pointer[time.Time] // the last one; a registry that is lost was lost by then
 
 	mu     sync.Mutex
-	timer  *time.Timer // ends the patience; nil until something was heard
+	timer  *time.Timer // ends the patience; nil until there is something to bound
 	closed bool
 }
 
+// resynced returns when the last Resync was.
+func (h *hearing) resynced() time.Time {
+	if at := h.resync.Load(); at != nil {
+		return *at
+	}
+	return time.Time{}
+}
+
+// start has the patience begin, unless it has.
+func (h *hearing) start(b *Broker) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer == nil && !h.closed {
+		h.timer = time.AfterFunc(h.patience, func() { h.lose(b) })
+	}
+}
+
 func (h *hearing) heard(b *Broker) {
+	h.start(b)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.closed {
 		return
 	}
+	h.timer.Reset(h.patience)
 	if h.deaf.Swap(false) {
 		b.log.Info("changes are heard again")
 		b.Resync()
 	}
-	if h.timer == nil {
-		h.timer = time.AfterFunc(h.patience, func() { h.lose(b) })
-		return
-	}
-	h.timer.Reset(h.patience)
 }
 
 // lose has every tenant read from the store, for each call, until something is
 // heard again.
 func (h *hearing) lose(b *Broker) {
+	if !b.tasks.begin() {
+		return
+	}
+	defer b.tasks.end()
 	h.deaf.Store(true)
 	b.subjectsMu.Lock()
 	defer b.subjectsMu.Unlock()
@@ -104,49 +125,46 @@ const (
 	// The tenants that are found to be kept warm are bought for within this time,
 	// or as the budget allows.
 	warmSpread = 10 * time.Second
-	// The wait before they are looked for again, if the store was away.
+	// The wait before what nobody waits for is tried again.
 	warmRetry = 2 * time.Second
-	// Until then they are found, or will be after the next Resync.
-	warmTimeout = 10 * time.Minute
+	// Longer than any broker lives.
+	forEver = 100 * 365 * 24 * time.Hour
 )
 
-// behind does work that nobody waits for.
+// behind does work that nobody waits for, again and again until it succeeds.
 func (b *Broker) behind(name string, work func(context.Context) error) {
 	b.flights.Forget(name) // What was begun before may have seen what was there before.
 	b.flights.DoChan(name, func() (any, error) {
-		_, err := b.task(warmTimeout, func(ctx context.Context) (any, error) { return nil, work(ctx) })
-		if err != nil && b.ctx.Err() == nil {
-			b.log.Warn("tenants are perhaps not kept warm", "error", err)
-		}
-		return nil, err
+		return b.task(forEver, func(ctx context.Context) (any, error) {
+			for work(ctx) != nil {
+				select {
+				case <-time.After(warmRetry):
+				case <-ctx.Done():
+					return nil, ctx.Err()
+				}
+			}
+			return nil, nil
+		})
 	})
 }
 
 // warmAll sees to it that every tenant that is kept warm has a token, also one
-// that nobody has asked for here. It tries until it succeeds, or another Resync
-// takes over.
-func (b *Broker) warmAll(ctx context.Context, epoch uint64) error {
-	after := ""
+// that nobody has asked for here, from the first behind *after on. It goes as far
+// as the store answers, and no further once another Resync has taken over.
+func (b *Broker) warmAll(ctx context.Context, epoch uint64, after *string) error {
 	for b.epoch.Load() == epoch {
-		ids, next, err := b.tenants.WarmTenants(ctx, after, warmPage)
-		if err == nil {
-			for _, id := range ids {
-				if err = b.warm(ctx, id, rand.N(warmSpread)); err != nil {
-					break
-				}
-			}
-		}
-		switch {
-		case err == nil && next == "":
-			return nil
-		case err == nil:
-			after = next
-			continue
-		}
-		select {
-		case <-time.After(warmRetry):
-		case <-ctx.Done():
+		ids, next, err := b.tenants.WarmTenants(ctx, *after, warmPage)
+		if err != nil {
 			return err
+		}
+		for _, id := range ids {
+			if err := b.warm(ctx, id, rand.N(warmSpread)); err != nil {
+				return err
+			}
+			*after = id
+		}
+		if next == "" {
+			return nil
 		}
 	}
 	return nil

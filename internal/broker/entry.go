@@ -20,6 +20,7 @@ type entry struct {
 	replacing atomic.Pointer[token.Token] // for which a caller has started a flight
 	used      atomic.Bool                 // whether it was asked for since the token came
 	waiters   atomic.Int32                // callers that wait for a flight
+	putOffs   atomic.Int32                // how often a flight was put off since the last token
 
 	subject atomic.Pointer[subject] // who asked for it last
 	askers  sync.Map                // :: tenant id (string) → *subject, of those who share the credential
@@ -82,8 +83,18 @@ func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	}
 	e.token.Store(t)
 	e.failure.Store(nil)
+	e.putOffs.Store(0)
 	e.schedule(b, t.RefreshAt)
 	return true
+}
+
+// take adopts a token of the store, unless it is the one that is held, as it is
+// held: that would have failures forgotten and timers set anew for nothing.
+func (e *entry) take(b *Broker, t *token.Token) bool {
+	if held := e.token.Load(); held != nil && held.ID == t.ID && !t.RefreshAt.After(held.RefreshAt) {
+		return true
+	}
+	return e.adopt(b, t)
 }
 
 // fail remembers f. A token that is held goes on being handed out.
@@ -130,7 +141,14 @@ func (e *entry) wake() {
 
 // A failure is forgotten this long after its pause. Until then, the next pause is
 // longer.
-const streakMemory = 2 * time.Minute
+const streakMemory = 15 * time.Minute
+
+// lull returns how long after its pause a failure is not tried again for a tenant
+// that is kept warm, has no token, and that nobody asks for: longer each time, up
+// to ten minutes. Who asks does not wait for it.
+func lull(f *token.Failure) time.Duration {
+	return min(10*time.Minute, time.Second<<min(f.Streak, 10))
+}
 
 // due decides what becomes of an entry whose token has come to its refresh
 // point, or whose time to wait is over. In use, or to be kept warm: its token is
@@ -151,9 +169,11 @@ func (b *Broker) due(e *entry) {
 	failure := e.failure.Load()
 	switch {
 	case !known && held != nil:
-		e.wait(b, now.Add(storeTimeout))
+		e.wait(b, now.Add(max(storeTimeout, held.SafeEnd().Sub(now)/8)))
 	case wanted && failure.Holds(now):
 		e.wait(b, failure.RetryAt)
+	case wanted && held == nil && failure != nil && now.Before(failure.RetryAt.Add(lull(failure))):
+		e.wait(b, failure.RetryAt.Add(lull(failure)))
 	case wanted && held != nil:
 		b.fly(e, order{replaces: held.ID})
 	case wanted:

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
-	"golang.org/x/time/rate"
 
 	"smokeball.internal/tokenbroker/internal/token"
 )
@@ -25,13 +25,16 @@ const (
 	// ahead leave half of it to those who wait.
 	burstTime = 5 * time.Second
 
-	// An issuer is given a rest when half of the exchanges of restWindow, and at
-	// least restFailures of them, have failed for a reason that is not the
-	// credentials'. Then one is tried after each restTime.
-	restRate     = 0.5
-	restFailures = 5
-	restWindow   = 30 * time.Second
-	restTime     = 5 * time.Second
+	// An issuer is given a rest when half of the exchanges of restWindow, of
+	// restExchanges at least, have failed for a reason that is not the credentials'.
+	// Then one is tried after each restTime.
+	restRate      = 0.5
+	restExchanges = 10
+	restWindow    = 30 * time.Second
+	restTime      = 5 * time.Second
+	// An exchange that nobody waits for, of a tenant that has no token, is put off
+	// for longer each time, up to this.
+	maxPutOff = 5 * time.Minute
 )
 
 // errPutOff says that an exchange nobody waits for is made later.
@@ -53,21 +56,27 @@ func newBudget(perSecond float64) budget {
 // own.
 type gate struct {
 	breaker circuitbreaker.CircuitBreaker[any]
-	failing sync.Map      // :: client id (string) → true, while its last exchange failed
-	buyers  atomic.Int64  // how many replicas share the budget, as far as is known
-	share   *rate.Limiter // what this replica allows itself while the store cannot be asked
+	failing sync.Map     // :: client id (string) → true, while its last exchange failed
+	buyers  atomic.Int64 // how many replicas share the budget, as far as is known
+
+	mu   sync.Mutex
+	paid time.Time // when the turns are paid back that were given without the store
 }
 
 func (b *Broker) gate(endpoint string) *gate {
 	v, ok := b.gates.Load(endpoint)
 	if !ok {
 		breaker := circuitbreaker.NewBuilder[any]().
-			WithFailureRateThreshold(restRate, restFailures, restWindow).
+			WithFailureRateThreshold(restRate, restExchanges, restWindow).
 			WithDelay(restTime).WithSuccessThreshold(1).
 			OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
-				b.log.Warn("issuer", "endpoint", endpoint, "exchanges", describe(e.NewState))
+				level := slog.LevelInfo
+				if e.OldState == circuitbreaker.ClosedState {
+					level = slog.LevelWarn
+				}
+				b.log.Log(context.Background(), level, "issuer", "endpoint", endpoint, "exchanges", describe(e.NewState))
 			}).Build()
-		v, _ = b.gates.LoadOrStore(endpoint, &gate{breaker: breaker, share: rate.NewLimiter(rate.Every(b.budget.cost), b.budget.burst)})
+		v, _ = b.gates.LoadOrStore(endpoint, &gate{breaker: breaker})
 	}
 	return v.(*gate)
 }
@@ -83,9 +92,11 @@ func describe(s circuitbreaker.State) string {
 	}
 }
 
-// resting returns an error while the issuer is given a rest.
+// resting returns an error while the issuer is given a rest, or one exchange is
+// tried.
 func (b *Broker) resting(e *entry) error {
-	if wait := b.gate(e.key.Endpoint).breaker.RemainingDelay(); wait > 0 {
+	breaker := b.gate(e.key.Endpoint).breaker
+	if wait := breaker.RemainingDelay(); wait > 0 || breaker.IsHalfOpen() {
 		return b.rest(e, wait)
 	}
 	return nil
@@ -96,7 +107,7 @@ func (b *Broker) resting(e *entry) error {
 func (b *Broker) permit(e *entry) (report func(error), err error) {
 	g := b.gate(e.key.Endpoint)
 	if !g.breaker.TryAcquirePermit() {
-		return nil, b.rest(e, max(g.breaker.RemainingDelay(), restTime/2))
+		return nil, b.rest(e, g.breaker.RemainingDelay())
 	}
 	trial := g.breaker.IsHalfOpen()
 	return func(err error) {
@@ -116,7 +127,7 @@ func (b *Broker) permit(e *entry) (report func(error), err error) {
 
 func (b *Broker) rest(e *entry, wait time.Duration) error {
 	b.stats.rested.Add(1)
-	return b.putOff(e, wait, restTime, token.Unavailable, "the issuer has failed for several tenants and is given a rest")
+	return b.putOff(e, e.waiters.Load() > 0, max(wait, restTime/2), restTime, token.Unavailable, "the issuer has failed for several tenants and is given a rest")
 }
 
 // turn waits until the exchange for e has its turn within the budget, and says
@@ -142,11 +153,9 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 	}
 	switch {
 	case !t.Given:
-		b.stats.overBudget.Add(1)
-		return false, b.putOff(e, t.Wait, turnPatience, token.Throttled,
-			fmt.Sprintf("more tokens are wanted than the fleet allows itself with the issuer (one per %v)", b.budget.cost))
+		return false, b.overBudget(e, r.Patience > 0, t.Wait)
 	case t.Wait == 0:
-		return t.Owed > r.Burst/4, nil
+		return t.Owed > max(1, r.Burst/4), nil
 	}
 	if _, err := b.store.Lease(asking, e.key, o.owner, t.Wait+leaseTTL); err != nil {
 		b.log.DebugContext(ctx, "lease not prolonged", "key", e.digest, "error", err)
@@ -158,36 +167,37 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 		if b.ctx.Err() != nil {
 			return false, ErrClosed
 		}
-		return false, ctx.Err()
+		return false, b.overBudget(e, true, 0)
 	}
+}
+
+func (b *Broker) overBudget(e *entry, awaited bool, wait time.Duration) error {
+	b.stats.overBudget.Add(1)
+	return b.putOff(e, awaited, wait, turnPatience, token.Throttled,
+		fmt.Sprintf("more tokens are wanted than the fleet allows itself with the issuer (one per %v)", b.budget.cost))
 }
 
 // shared gives a turn within this replica's share of the budget, as Store.Admit
 // does within the fleet's.
 func (g *gate) shared(r token.TurnRequest, now time.Time) token.Turn {
 	buyers := max(1, int(g.buyers.Load()))
-	cost, burst, spare := r.Cost*time.Duration(buyers), max(1, r.Burst/buyers), r.Spare/buyers
-	g.share.SetLimitAt(now, rate.Every(cost))
-	g.share.SetBurstAt(now, burst)
-	if missing := float64(1+spare) - g.share.TokensAt(now); r.Patience == 0 && missing > 0 {
-		return token.Turn{Wait: time.Duration(missing * float64(cost))}
-	}
-	owed := burst - int(g.share.TokensAt(now)) + 1
-	turn := g.share.ReserveN(now, 1)
-	if wait := turn.DelayFrom(now); wait > r.Patience {
-		turn.CancelAt(now)
-		return token.Turn{Wait: wait - r.Patience}
-	}
-	return token.Turn{Given: true, Wait: turn.DelayFrom(now), Owed: owed * buyers}
+	r.Cost, r.Burst, r.Spare = r.Cost*time.Duration(buyers), max(1, r.Burst/buyers), r.Spare/buyers
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	var t token.Turn
+	t, g.paid = r.Turn(g.paid, now)
+	t.Owed *= buyers
+	return t
 }
 
 // putOff ends a flight that may not buy now, but in wait or somewhat later: within
-// spread, so that not all come back at once. Who waits for it gets a failure, which
-// is nobody's but this replica's.
-func (b *Broker) putOff(e *entry, wait, spread time.Duration, class token.Class, message string) error {
+// spread, so that not all come back at once. If it was awaited when this was
+// decided, those who wait get a failure, which is nobody's but this replica's; else
+// errPutOff has who has come since begin another.
+func (b *Broker) putOff(e *entry, awaited bool, wait, spread time.Duration, class token.Class, message string) error {
 	now := time.Now()
 	at := now.Add(wait + spread/4 + rand.N(spread))
-	if e.waiters.Load() > 0 {
+	if awaited && e.waiters.Load() > 0 {
 		f := &token.Failure{Class: class, Message: message, RetryAt: at}
 		if before := e.failure.Load(); before != nil {
 			f.Streak = before.Streak
@@ -195,7 +205,11 @@ func (b *Broker) putOff(e *entry, wait, spread time.Duration, class token.Class,
 		e.fail(b, f)
 		return f
 	}
-	if held := e.usable(now, 0); held != nil && !held.Urgent(now) {
+	switch held := e.usable(now, 0); {
+	case held == nil:
+		times := min(e.putOffs.Add(1), 10)
+		at = now.Add(wait + rand.N(min(spread<<times, maxPutOff)))
+	case !held.Urgent(now):
 		at = now.Add(wait + rand.N(max(spread, held.SafeEnd().Sub(now)/8)))
 	}
 	e.wait(b, at)

@@ -224,7 +224,7 @@ func TestAnIssuerThatFailsForManyIsGivenARest(t *testing.T) {
 		if asked > 200*60/5 {
 			t.Errorf("the store was asked %d times", asked)
 		}
-		if got := len(exchanges.times); got > 5+60/5+1 {
+		if got := len(exchanges.times); got > 10+60/5+1 {
 			t.Errorf("%d exchanges in a minute", got)
 		}
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = nil })

@@ -143,3 +143,58 @@ func TestATokenThatWasReplacedUnheardIsNoticedAfterAResync(t *testing.T) {
 		}
 	})
 }
+
+func TestTheBoundHoldsAlsoIfNothingWasEverHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{}, MaxStaleness: time.Hour}
+		fleet.Add(t)
+		deaf := fleet.Deaf(t)
+		fleet.Register(t, "acme", nil)
+		get(t, deaf, "acme")
+		disable(t, fleet, true)
+		time.Sleep(2 * time.Hour)
+		if _, err := deaf.Get(t.Context(), "acme", nil, 0); !errors.Is(err, broker.ErrDisabled) || !deaf.Stats().Deaf {
+			t.Errorf("two hours after it was disabled: %v", err)
+		}
+	})
+}
+
+func TestTheBoundCountsFromTheLossOfTheRegistry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{Lifetime: 24 * time.Hour}, MaxStaleness: 5 * time.Hour}
+		b := fleet.Add(t)
+		fleet.Register(t, "acme", nil)
+		synctest.Wait()
+		get(t, b, "acme")
+		fleet.Store.Lose()
+		for range 9 * 60 { // In which nobody asks.
+			b.Heard()
+			time.Sleep(time.Minute)
+		}
+		if _, err := b.Get(t.Context(), "acme", nil, 0); !errors.Is(err, tenant.ErrLost) {
+			t.Errorf("nine hours after the loss: %v", err)
+		}
+	})
+}
+
+func TestWhoIsDeafWaitsForAStoreThatIsSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Register(t, "acme", nil)
+		s := &slow{Store: fleet.Store}
+		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard, MaxStaleness: 10 * time.Minute})
+		t.Cleanup(b.Close)
+		b.Heard()
+		get(t, b, "acme")
+		time.Sleep(11 * time.Minute)
+		s.hang.Store(true)
+		if _, err := b.Get(t.Context(), "acme", nil, 0); !errors.Is(err, broker.ErrStore) {
+			t.Errorf("a store that hangs: %v", err)
+		}
+		s.hang.Store(false)
+		s.took = 150 * time.Millisecond
+		if _, err := b.Get(t.Context(), "acme", nil, 0); err != nil {
+			t.Errorf("a store that answers in 150 ms: %v", err)
+		}
+	})
+}

@@ -28,7 +28,6 @@ type subject struct {
 	epoch      uint64           // Broker.epoch when it was read
 
 	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
-	missed    atomic.Pointer[time.Time] // since when the registry is gone that it was in; nil: it is not
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
@@ -60,6 +59,9 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	if held.epoch == b.epoch.Load() {
 		return held, nil
 	}
+	if b.hearing.deaf.Load() {
+		return b.reload(ctx, id)
+	}
 	if again := held.readAgain.Load(); again != nil && time.Now().Before(*again) {
 		return held, nil
 	}
@@ -67,16 +69,11 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	defer cancel()
 	s, err := b.reload(soon, id)
 	now := time.Now()
-	again := now.Add(time.Second)
 	switch {
-	case errors.Is(err, tenant.ErrLost):
-		held.missed.CompareAndSwap(nil, &now)
-		if now.Sub(*held.missed.Load()) < b.hearing.patience {
-			held.readAgain.Store(&again)
-			return held, nil
-		}
+	case errors.Is(err, tenant.ErrLost) && now.Sub(b.hearing.resynced()) >= b.hearing.patience:
 		b.subjects.CompareAndDelete(id, held)
-	case isOutage(err) && ctx.Err() == nil && !b.hearing.deaf.Load():
+	case isOutage(err) && ctx.Err() == nil:
+		again := now.Add(time.Second)
 		held.readAgain.Store(&again)
 		return held, nil
 	}
@@ -138,6 +135,7 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	// the change too.
 	if !r.outdated && !b.hearing.deaf.Load() {
 		b.subjects.Store(id, s)
+		b.hearing.start(b)
 	}
 	return s, nil
 }

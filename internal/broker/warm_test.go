@@ -1,13 +1,17 @@
 package broker_test
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/broker/brokertest"
 	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // heldWarm wants each replica to answer from memory.
@@ -88,7 +92,7 @@ func TestWarmTenantsAreFoundOnceTheStoreIsBack(t *testing.T) {
 		time.Sleep(time.Minute)
 		fleet.Store.SetAway(true)
 		late := fleet.Add(t)
-		time.Sleep(time.Minute)
+		time.Sleep(time.Hour)
 		fleet.Store.SetAway(false)
 		time.Sleep(time.Minute)
 		if late.Entries() != 1 {
@@ -96,4 +100,58 @@ func TestWarmTenantsAreFoundOnceTheStoreIsBack(t *testing.T) {
 		}
 		heldWarm(t, fleet, "acme")
 	})
+}
+
+// blip is a store that does not answer the next look-ups of tenants.
+type blip struct {
+	*brokertest.Store
+	fails atomic.Int32
+}
+
+func (s *blip) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
+	if s.fails.Add(-1) >= 0 {
+		return nil, brokertest.ErrAway
+	}
+	return s.Store.Tenant(ctx, id)
+}
+
+func TestATenantIsKeptWarmThoughTheStoreBlinksWhenThisIsHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		s := &blip{Store: fleet.Store}
+		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard})
+		t.Cleanup(b.Close)
+		fleet.Store.Listen(b)
+		time.Sleep(time.Minute)
+		s.fails.Store(1)
+		fleet.Register(t, "acme", warm)
+		time.Sleep(time.Minute)
+		if b.Entries() != 1 {
+			t.Error("not found")
+		}
+	})
+}
+
+func TestWarmthThatFailsIsNotTriedForEverAsIfSomebodyWaited(t *testing.T) {
+	for name, change := range map[string]func(*brokertest.Issuer){
+		"credentials rejected": func(i *brokertest.Issuer) { i.Answer = always(token.CredentialsRejected) },
+		"malformed":            func(i *brokertest.Issuer) { i.Answer = always(token.Malformed) },
+		"blocked":              func(i *brokertest.Issuer) { i.Answer = always(token.Blocked) },
+		"tokens without life":  func(i *brokertest.Issuer) { i.Lifetime = -1 }, // Each of which is billed.
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fleet := brokertest.NewFleet(t, 3)
+				fleet.Issuer.Set(change)
+				fleet.Register(t, "acme", warm)
+				time.Sleep(24 * time.Hour)
+				if got := fleet.Issuer.Asked("client of acme"); got < 24 || got > 160 {
+					t.Errorf("%d exchanges in a day that nobody asked for", got)
+				}
+				fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer, i.Lifetime = nil, 0 })
+				time.Sleep(25 * time.Minute)
+				heldWarm(t, fleet, "acme")
+			})
+		})
+	}
 }

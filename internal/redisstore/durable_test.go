@@ -203,7 +203,7 @@ func TestAChangeThatWaitsWhenItsServerIsDemotedIsNotAcknowledged(t *testing.T) {
 	eventually(t, "the change waits", func() bool {
 		return strings.Contains(f.raw.Info(t.Context(), "clients").Val(), "blocked_clients:1\r\n")
 	})
-	if err := f.raw.SlaveOf(t.Context(), "127.0.0.1", "1").Err(); err != nil {
+	if err := f.raw.ReplicaOf(t.Context(), "127.0.0.1", "1").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-done; !isOutage(err) || !strings.Contains(err.Error(), "UNBLOCKED") {

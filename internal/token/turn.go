@@ -29,3 +29,20 @@ type Turn struct {
 	// Buyers is how many replicas share the budget, this one included.
 	Buyers int
 }
+
+// Turn is the rule: paid is when all turns that were given are paid back, and what
+// it is afterwards is returned with the answer (generic cell rate algorithm). A
+// turn may be given for a moment to come: whoever gets it waits, and those who ask
+// later wait for longer. A turn that is not given costs nothing.
+func (r TurnRequest) Turn(paid, now time.Time) (Turn, time.Time) {
+	if paid.Before(now) {
+		paid = now
+	}
+	owed := int((paid.Sub(now) + r.Cost - 1) / r.Cost)
+	then := paid.Add(r.Cost)
+	wait := max(0, then.Sub(now)-r.Cost*time.Duration(r.Burst-r.Spare))
+	if wait > r.Patience {
+		return Turn{Wait: wait - r.Patience, Owed: owed}, paid
+	}
+	return Turn{Given: true, Wait: wait, Owed: owed + 1}, then
+}

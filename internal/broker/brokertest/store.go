@@ -226,20 +226,9 @@ func (s *Store) Admit(ctx context.Context, endpoint string, r token.TurnRequest)
 		return token.Turn{}, err
 	}
 	defer s.mu.Unlock()
-	now := time.Now()
-	paid := s.paid[endpoint]
-	if paid.Before(now) {
-		paid = now
-	}
-	owed := int((paid.Sub(now) + r.Cost - 1) / r.Cost)
-	paid = paid.Add(r.Cost)
-	turn := token.Turn{Owed: owed, Wait: max(0, paid.Add(-r.Cost*time.Duration(r.Burst-r.Spare)).Sub(now)), Buyers: max(1, len(s.listeners))}
-	if turn.Wait > r.Patience {
-		turn.Wait -= r.Patience
-		return turn, nil
-	}
+	turn, paid := r.Turn(s.paid[endpoint], time.Now())
 	s.paid[endpoint] = paid
-	turn.Given, turn.Owed = true, owed+1
+	turn.Buyers = max(1, len(s.listeners))
 	return turn, nil
 }
 
