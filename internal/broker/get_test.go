@@ -39,8 +39,14 @@ func failure(t *testing.T, b *broker.Broker, id string) token.Failure {
 // disable switches the tenant acme off, or on again.
 func disable(t *testing.T, fleet *brokertest.Fleet, disabled bool) {
 	t.Helper()
+	update(t, fleet, func(r *tenant.Tenant) { r.Disabled = disabled })
+}
+
+// update changes the tenant acme.
+func update(t *testing.T, fleet *brokertest.Fleet, change func(*tenant.Tenant)) {
+	t.Helper()
 	_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-		r.Disabled = disabled
+		change(r)
 		return nil
 	})
 	if err != nil {

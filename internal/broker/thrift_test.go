@@ -71,13 +71,7 @@ func TestWhatIsKeptWarmIsTheTokenOfTheRegisteredScopes(t *testing.T) {
 		b := fleet.Replicas[0]
 		get(t, b, "acme")
 		get(t, b, "acme", "c")
-		_, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-			r.Scopes = []string{"a", "b"}
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		update(t, fleet, func(r *tenant.Tenant) { r.Scopes = []string{"a", "b"} })
 		synctest.Wait()
 		get(t, b, "acme")
 		get(t, b, "acme", "a") // Which the registration admits.

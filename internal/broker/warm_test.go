@@ -58,16 +58,7 @@ func TestATenantIsKeptWarmFromTheMomentThatThisIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 2)
 		fleet.Register(t, "acme", nil)
-		keep := func(warm bool) {
-			t.Helper()
-			if _, err := fleet.Registry().Update(t.Context(), "acme", "", false, func(r *tenant.Tenant) error {
-				r.KeepWarm = warm
-				return nil
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
-		keep(true)
+		update(t, fleet, warm)
 		time.Sleep(time.Second)
 		heldWarm(t, fleet, "acme")
 		time.Sleep(24 * time.Hour)
@@ -75,7 +66,7 @@ func TestATenantIsKeptWarmFromTheMomentThatThisIsAskedFor(t *testing.T) {
 		if got := fleet.Issuer.Asked("client of acme"); got < 31 || got > 34 {
 			t.Errorf("%d exchanges in a day", got)
 		}
-		keep(false)
+		update(t, fleet, func(r *tenant.Tenant) { r.KeepWarm = false })
 		time.Sleep(2 * time.Hour)
 		before := fleet.Issuer.Asked("client of acme")
 		time.Sleep(24 * time.Hour)

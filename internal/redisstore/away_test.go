@@ -89,18 +89,28 @@ func TestAwayRedisIsAnErrorInTime(t *testing.T) {
 // the bound.
 func wantErrors(t *testing.T, f *fixture, deadline, bound time.Duration) {
 	t.Helper()
+	callAll(t, f, deadline, bound, func(name string, err error) {
+		if !isOutage(err) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	})
+}
+
+// callAll calls everything at once, wants each to end within the bound, and has
+// its error checked.
+func callAll(t *testing.T, f *fixture, deadline, bound time.Duration, check func(name string, err error)) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), deadline)
 	defer cancel()
 	var running sync.WaitGroup
 	for name, call := range calls(f) {
 		running.Go(func() {
 			begin := time.Now()
-			if err := call(ctx); !isOutage(err) {
-				t.Errorf("%s: error %v", name, err)
-			}
+			err := call(ctx)
 			if took := time.Since(begin); took > bound {
-				t.Errorf("%s took %v with a deadline in %v", name, took, deadline)
+				t.Errorf("%s took %v with a deadline in %v: %v", name, took, deadline, err)
 			}
+			check(name, err)
 		})
 	}
 	running.Wait()

@@ -1,7 +1,6 @@
 package redisstore_test
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"sync"
@@ -216,19 +215,7 @@ func manyConnections(t *testing.T, f *fixture) {
 // however.
 func inTime(t *testing.T, f *fixture, deadline, bound time.Duration) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), deadline)
-	defer cancel()
-	var running sync.WaitGroup
-	for name, call := range calls(f) {
-		running.Go(func() {
-			begin := time.Now()
-			err := call(ctx)
-			if took := time.Since(begin); took > bound {
-				t.Errorf("%s took %v with a deadline in %v: %v", name, took, deadline, err)
-			}
-		})
-	}
-	running.Wait()
+	callAll(t, f, deadline, bound, func(string, error) {})
 }
 
 // A sentinel whose machine is gone does not answer, and does not refuse either.
