@@ -99,7 +99,7 @@ type Config struct {
 	Tenants Tenants
 	Logger  *slog.Logger
 	// ExchangeRate is how many exchanges per second the fleet allows itself with
-	// one issuer, and five times as many at once after a quiet time; 0: 10.
+	// one issuer, and twice as many at once after a quiet time; 0: 25.
 	ExchangeRate float64
 	// MaxStaleness is how long tenants in memory are good for while changes of them
 	// are not heard of, or are lost with the registry; 0: a day.
@@ -139,7 +139,7 @@ func New(c Config) *Broker {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Broker{
 		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
-		budget: newBudget(cmp.Or(c.ExchangeRate, 10)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
+		budget: newBudget(cmp.Or(c.ExchangeRate, 25)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
 		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, outages: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 		ctx: ctx, cancel: cancel,
 	}

@@ -23,7 +23,7 @@ const (
 	urgentPatience = 2 * turnPatience
 	// After a quiet time the budget of this long may be used at once. Refreshes
 	// ahead leave half of it to those who wait.
-	burstTime = 5 * time.Second
+	burstTime = 2 * time.Second
 
 	// An issuer is given a rest when half of the exchanges of restWindow, of
 	// restExchanges at least, have failed for a reason that is not the credentials'.

@@ -82,7 +82,7 @@ func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 		}
 		callers.Wait()
 		took := time.Since(begun)
-		const burst = 5 * rate
+		const burst = 2 * rate
 		ideal := time.Second * (tenants - burst) / rate
 		t.Logf("%d cold tenants on 3 replicas: %d exchanges, all warm after %v (the budget alone takes %v); %d exchanges in the busiest second, %d in the busiest 10 s; the store was asked %d times a second",
 			tenants, len(exchanges.times), took, ideal, exchanges.most(time.Second), exchanges.most(10*time.Second),
@@ -124,14 +124,10 @@ func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 			get(t, b, fmt.Sprint("warm", n))
 		}
 		time.Sleep(2 * time.Minute)
-		var waits []time.Duration
-		for n := range 2 {
-			before := time.Now()
-			persist(t, b, fmt.Sprint("cold", n))
-			waits = append(waits, time.Since(before))
-		}
-		if slices.Max(waits) > 0 {
-			t.Errorf("callers waited %v while refreshes ahead were due", waits)
+		before := time.Now()
+		persist(t, b, "cold0")
+		if waited := time.Since(before); waited != 0 {
+			t.Errorf("a caller waited %v while refreshes ahead were due", waited)
 		}
 		// From now on more callers wait than there are turns for, and yet nobody has to
 		// wait for a tenant that is in use.
@@ -355,7 +351,7 @@ func TestTheLeaseIsHeldWhileATurnIsWaitedFor(t *testing.T) {
 		fleet.Register(t, "acme", nil)
 		synctest.Wait()
 		k := key(t, fleet, "acme")
-		for range 14 { // The next turn is in nine seconds and a half.
+		for range 11 { // The next turn is in nine seconds and a half.
 			if _, err := fleet.Store.Admit(t.Context(), k.Endpoint, token.TurnRequest{Cost: time.Second, Burst: 5, Patience: 30 * time.Second}); err != nil {
 				t.Fatal(err)
 			}

@@ -45,7 +45,7 @@ func newAdmitting(t *testing.T, rate float64) (*broker.Broker, *admitting, *brok
 // exhaust takes all turns that are given to somebody with that much patience.
 func exhaust(t *testing.T, s *brokertest.Store, endpoint string, patience time.Duration) {
 	for {
-		turn, err := s.Admit(t.Context(), endpoint, token.TurnRequest{Cost: time.Second, Burst: 5, Patience: patience})
+		turn, err := s.Admit(t.Context(), endpoint, token.TurnRequest{Cost: time.Second, Burst: 2, Patience: patience})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -36,7 +36,7 @@ type Serve struct {
 
 	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
 
-	ExchangeRate float64       `name:"exchange-rate" default:"10" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and five times as many at once after a quiet time. Who waits goes first. Default ${default}."`
+	ExchangeRate float64       `name:"exchange-rate" default:"25" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and twice as many at once after a quiet time. Who waits goes first. AWS allows 150 to all of Smokeball's partners together. Default ${default}."`
 	MaxStaleness time.Duration `name:"max-staleness" default:"24h" placeholder:"DURATION" help:"How long tenants in memory are served while Redis is not heard, or has lost its registry: a tenant may have been disabled meanwhile. Default ${default}."`
 
 	MaxConnectionAge time.Duration `name:"max-connection-age" default:"5m" placeholder:"DURATION" help:"Ends gRPC connections of this age, so that a load balancer can spread them; 0: never. Default ${default}."`
