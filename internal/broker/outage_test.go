@@ -257,3 +257,28 @@ func TestAnIssuerThatComesBackShortlyBeforeTheEndIsAskedInTime(t *testing.T) {
 		})
 	}
 }
+
+// Near a token's end it is tried more often. That is no reason to wait for longer
+// once there is none.
+func TestAThrottleIsNotSatOutForLongerThanWithoutAToken(t *testing.T) {
+	for range 20 { // Pauses are drawn by chance.
+		synctest.Test(t, func(t *testing.T) {
+			fleet := brokertest.NewFleet(t, 1)
+			b := fleet.Replicas[0]
+			fleet.Issuer.Lifetime = time.Minute
+			fleet.Register(t, "acme", nil)
+			end := get(t, b, "acme").SafeEnd()
+			fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = always(token.Throttled) })
+			for time.Now().Before(end.Add(10 * time.Second)) {
+				time.Sleep(100 * time.Millisecond)
+				_, _ = b.Get(t.Context(), "acme", nil, 0)
+			}
+			fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = nil })
+			mended := time.Now()
+			persist(t, b, "acme")
+			if took := time.Since(mended); took > 25*time.Second {
+				t.Fatalf("served %v after it was mended", took)
+			}
+		})
+	}
+}

@@ -168,3 +168,29 @@ func TestAStoreThatIsAwayIsNotLoggedForEachTenant(t *testing.T) {
 		}
 	})
 }
+
+func TestAWarmCrowdAsksTheStoreLessAndLess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const tenants = 4000 // For which the budget needs seven minutes.
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{Lifetime: 24 * time.Hour}, Logger: discard, ExchangeRate: 10}
+		fleet.Deaf(t)
+		for n := range tenants {
+			fleet.Register(t, fmt.Sprintf("t%04d", n), warm)
+		}
+		fleet.Add(t)
+		time.Sleep(4 * time.Minute)
+		before := fleet.Store.Calls()
+		time.Sleep(time.Minute)
+		if got := (fleet.Store.Calls() - before) / 60; got > 400 {
+			t.Errorf("the store is asked %d times a second after 4 minutes", got)
+		}
+		time.Sleep(10 * time.Minute)
+		bought := 0
+		for n := range tenants {
+			bought += fleet.Issuer.Asked(fmt.Sprintf("client of t%04d", n))
+		}
+		if bought != tenants {
+			t.Errorf("%d exchanges in a quarter of an hour", bought)
+		}
+	})
+}
