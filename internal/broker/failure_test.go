@@ -43,8 +43,7 @@ func TestAWrongSecretIsTriedOnceAndTheRightOneAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 2)
 		// This one hears of nothing that the others do.
-		deaf := broker.New(broker.Config{Issuer: fleet.Issuer, Store: fleet.Store, Tenants: fleet.Store, Logger: discard})
-		t.Cleanup(deaf.Close)
+		deaf := newReplica(t, fleet, fleet.Store)
 		replicas := append([]*broker.Broker{deaf}, fleet.Replicas...)
 		fleet.Issuer.Answer = onlySecret("right")
 		fleet.Register(t, "acme", nil)

@@ -16,6 +16,15 @@ import (
 
 var discard = slog.New(slog.DiscardHandler)
 
+// newReplica returns a replica that has the fleet's store by way of s, and is told
+// of nothing.
+func newReplica(t *testing.T, fleet *brokertest.Fleet, s brokertest.Replica) *broker.Broker {
+	b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard,
+		ExchangeRate: fleet.ExchangeRate, MaxStaleness: fleet.MaxStaleness})
+	t.Cleanup(b.Close)
+	return b
+}
+
 // key returns the key of a tenant's registered scopes.
 func key(t *testing.T, fleet *brokertest.Fleet, id string) token.Key {
 	t.Helper()

@@ -135,8 +135,9 @@ func (b *Broker) rest(e *entry, wait time.Duration) error {
 func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err error) {
 	g := b.gate(e.key.Endpoint)
 	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst}
-	switch held := e.usable(time.Now(), 0); {
-	case held != nil && held.Urgent(time.Now()):
+	now := time.Now()
+	switch held := e.usable(now, 0); {
+	case held != nil && held.Urgent(now):
 		r.Patience = urgentPatience
 	case e.waiters.Load() > 0:
 		r.Patience = turnPatience

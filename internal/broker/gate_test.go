@@ -287,8 +287,8 @@ func TestWhoJoinsAFlightThatWasPutOffGetsATokenAllTheSame(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
 		fleet.Register(t, "acme", nil)
 		h := &hooked{Store: fleet.Store}
-		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: h, Tenants: h, Logger: discard, ExchangeRate: 1})
-		t.Cleanup(b.Close)
+		fleet.ExchangeRate = 1
+		b := newReplica(t, fleet, h)
 		k := key(t, fleet, "acme")
 		h.Put(k, stored("due", time.Now().Add(-46*time.Minute)))
 		// So much of the budget is used that there is a turn for those who wait only.

@@ -103,9 +103,7 @@ func newSlow(t *testing.T, took time.Duration) (*broker.Broker, *slow, *brokerte
 	fleet := brokertest.NewFleet(t, 1)
 	fleet.Register(t, "acme", nil)
 	s := &slow{Store: fleet.Store, took: took}
-	b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard})
-	t.Cleanup(b.Close)
-	return b, s, fleet
+	return newReplica(t, fleet, s), s, fleet
 }
 
 func TestAskingForTenantsThatDoNotExistTroublesNoOther(t *testing.T) {

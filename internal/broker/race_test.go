@@ -61,8 +61,7 @@ func newHooked(t *testing.T) (*broker.Broker, *hooked, *brokertest.Fleet) {
 	fleet := brokertest.NewFleet(t, 1)
 	fleet.Register(t, "acme", nil)
 	h := &hooked{Store: fleet.Store}
-	b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: h, Tenants: fleet.Store, Logger: discard})
-	t.Cleanup(b.Close)
+	b := newReplica(t, fleet, h)
 	fleet.Store.Listen(b)
 	return b, h, fleet
 }
@@ -139,8 +138,7 @@ func TestWhatWasReadBeforeAChangeIsNotKept(t *testing.T) {
 		fleet.Register(t, "acme", nil)
 		synctest.Wait()
 		h := &hooked{Store: fleet.Store, tenantTook: time.Second}
-		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: h, Tenants: h, Logger: discard})
-		t.Cleanup(b.Close)
+		b := newReplica(t, fleet, h)
 		fleet.Store.Listen(b)
 		go func() { _, _ = b.Get(t.Context(), "acme", nil, 0) }()
 		time.Sleep(500 * time.Millisecond)
@@ -156,8 +154,7 @@ func TestAfterMissedChangesTenantsAreReadAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
 		fleet.Register(t, "acme", nil)
-		deaf := broker.New(broker.Config{Issuer: fleet.Issuer, Store: fleet.Store, Tenants: fleet.Store, Logger: discard})
-		t.Cleanup(deaf.Close)
+		deaf := newReplica(t, fleet, fleet.Store)
 		get(t, deaf, "acme")
 		disable(t, fleet, true)
 		// With the store away once more, what is in memory does.

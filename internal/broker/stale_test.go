@@ -181,9 +181,9 @@ func TestWhoIsDeafWaitsForAStoreThatIsSlow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
 		fleet.Register(t, "acme", nil)
+		fleet.MaxStaleness = 10 * time.Minute
 		s := &slow{Store: fleet.Store}
-		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard, MaxStaleness: 10 * time.Minute})
-		t.Cleanup(b.Close)
+		b := newReplica(t, fleet, s)
 		b.Heard()
 		get(t, b, "acme")
 		time.Sleep(11 * time.Minute)

@@ -37,9 +37,8 @@ func (s *admitting) Admit(ctx context.Context, endpoint string, r token.TurnRequ
 func newAdmitting(t *testing.T, rate float64) (*broker.Broker, *admitting, *brokertest.Fleet) {
 	fleet := brokertest.NewFleet(t, 1)
 	s := &admitting{Store: fleet.Store}
-	b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard, ExchangeRate: rate})
-	t.Cleanup(b.Close)
-	return b, s, fleet
+	fleet.ExchangeRate = rate
+	return newReplica(t, fleet, s), s, fleet
 }
 
 // exhaust takes all turns that are given to somebody with that much patience.
@@ -90,8 +89,7 @@ func TestAWarmTenantIsKeptWarmThoughItWaitsForLeaseAndTurn(t *testing.T) {
 		fleet.Store.Put(k, token.Token{ID: "t", Issued: now.Add(-19 * time.Minute), Expires: now.Add(5 * time.Minute), RefreshAt: now.Add(-6 * time.Minute)})
 		h := &hooked{Store: fleet.Store}
 		h.beforeLease = func(k token.Key) { _, _ = fleet.Store.Lease(t.Context(), k, "dying", 35*time.Second) }
-		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: h, Tenants: h, Logger: discard, ExchangeRate: 1})
-		t.Cleanup(b.Close)
+		b := newReplica(t, fleet, h)
 		fleet.Store.Listen(b)
 		for end := now.Add(90 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 			exhaust(t, fleet.Store, k.Endpoint, 19*time.Second)

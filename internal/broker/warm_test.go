@@ -8,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/broker/brokertest"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -110,8 +109,7 @@ func TestATenantIsKeptWarmThoughTheStoreBlinksWhenThisIsHeard(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)
 		s := &blip{Store: fleet.Store}
-		b := broker.New(broker.Config{Issuer: fleet.Issuer, Store: s, Tenants: s, Logger: discard})
-		t.Cleanup(b.Close)
+		b := newReplica(t, fleet, s)
 		fleet.Store.Listen(b)
 		time.Sleep(time.Minute)
 		s.fails.Store(1)

@@ -98,15 +98,6 @@ func (s *Store) Export(ctx context.Context, w io.Writer) (Exported, error) {
 	return done, nil
 }
 
-// registryName returns the name of the registry; empty if it has none.
-func (s *Store) registryName(ctx context.Context) (string, error) {
-	name, err := s.client.Get(ctx, s.registryKey()).Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return "", fmt.Errorf("read the registry's name: %w", err)
-	}
-	return name, nil
-}
-
 // recordIDs returns the ids of all records, in order. A scan can return an id more
 // than once, and returns all that are there from its begin to its end.
 func (s *Store) recordIDs(ctx context.Context) ([]string, error) {
@@ -212,27 +203,16 @@ func (s *Store) Import(ctx context.Context, b *Backup, o ImportOptions) (Importe
 // log has what was written before in front of it.
 func (s *Store) finish(ctx context.Context, name string) error {
 	for try := 1; ; try++ {
-		again, err := s.finishOnce(ctx, name)
-		if err == nil || !again || try == swapTries || ctx.Err() != nil {
-			return err
+		again, err := s.onPrimary(ctx, func(conn *redis.Conn) (bool, error) {
+			return true, s.restore(ctx, conn, nil, name, ImportOptions{}, &Imported{})
+		})
+		switch {
+		case err == nil:
+			return nil
+		case !again || try == swapTries || ctx.Err() != nil:
+			return fmt.Errorf("finish the import: %w", err)
 		}
 	}
-}
-
-func (s *Store) finishOnce(ctx context.Context, name string) (again bool, err error) {
-	primary, err := s.registryPrimary(ctx)
-	if err != nil {
-		return true, fmt.Errorf("write tenants: %w", reduce(err))
-	}
-	conn := primary.Conn()
-	defer func() { _ = conn.Close() }()
-	if err := s.restore(ctx, conn, nil, name, ImportOptions{}, &Imported{}); err != nil {
-		return true, err
-	}
-	if again, err = awaitDisk(ctx, conn); err != nil {
-		return again, fmt.Errorf("write tenants: %w", err)
-	}
-	return false, nil
 }
 
 // restorable opens the records of a backup and seals them for this store if they
@@ -269,7 +249,7 @@ func (s *Store) restore(ctx context.Context, conn redis.Scripter, batch []restor
 	for _, t := range batch {
 		args = append(args, t.id, t.record, flag(t.warm))
 	}
-	found, err := restoreScript.Run(ctx, conn, []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()}, args...).Int64Slice()
+	found, err := restoreScript.Run(ctx, conn, s.registryKeys(), args...).Int64Slice()
 	if err != nil {
 		return fmt.Errorf("write tenants: %w", reduce(err))
 	}

@@ -61,25 +61,35 @@ func (s *Store) runSwap(ctx context.Context, etag string, args ...any) (stored s
 	}
 }
 
-// swapOnce runs the script, and waits for the disk on the same connection: what a
-// connection waits for is what it has written itself. So a command that is
-// repeated, since its answer was lost, writes again what is there already. again
-// says whether an error is one that another try may not meet.
+// swapOnce runs the script once. A command that is repeated, since its answer was
+// lost, writes again what is there already, and so has something to wait for.
 func (s *Store) swapOnce(ctx context.Context, etag string, args []any) (stored string, again bool, err error) {
+	again, err = s.onPrimary(ctx, func(conn *redis.Conn) (wrote bool, err error) {
+		stored, err = swapScript.Run(ctx, conn, s.registryKeys(), args...).Text()
+		return stored == etag, err
+	})
+	return stored, again, err
+}
+
+// onPrimary has something written to the server that has the registry, and waits
+// for its disk on the same connection: what a connection waits for is what it has
+// written itself. again says whether an error is one that another try may not meet.
+func (s *Store) onPrimary(ctx context.Context, write func(*redis.Conn) (wrote bool, err error)) (again bool, err error) {
 	primary, err := s.registryPrimary(ctx)
 	if err != nil {
-		return "", true, reduce(err)
+		return true, reduce(err)
 	}
 	conn := primary.Conn()
 	defer func() { _ = conn.Close() }()
-	keys := []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()}
-	if stored, err = swapScript.Run(ctx, conn, keys, args...).Text(); err != nil || stored != etag {
-		return stored, true, reduce(err)
+	wrote, err := write(conn)
+	switch {
+	case err != nil:
+		return true, reduce(err)
+	case wrote:
+		return awaitDisk(ctx, conn)
+	default:
+		return false, nil
 	}
-	if again, err = awaitDisk(ctx, conn); err != nil {
-		return "", again, err
-	}
-	return stored, false, nil
 }
 
 // awaitDisk waits until what conn has written is on the disk of its server, where

@@ -16,15 +16,24 @@ import (
 
 // missing says what it means that there is no record of a tenant.
 func (s *Store) missing(ctx context.Context) error {
-	name, err := s.client.Get(ctx, s.registryKey()).Result()
+	name, err := s.registryName(ctx)
 	switch {
-	case err != nil && !errors.Is(err, redis.Nil):
-		return fmt.Errorf("read tenant: %w", err)
+	case err != nil:
+		return err
 	case s.lost(name):
 		return tenant.ErrLost
 	default:
 		return tenant.ErrNotFound
 	}
+}
+
+// registryName returns the name of the registry; empty if it has none.
+func (s *Store) registryName(ctx context.Context) (string, error) {
+	name, err := s.client.Get(ctx, s.registryKey()).Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return "", fmt.Errorf("read the registry's name: %w", err)
+	}
+	return name, nil
 }
 
 // knownRegistry returns the name that this replica knows; empty if it knows none.

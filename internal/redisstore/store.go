@@ -1,7 +1,7 @@
 // Package redisstore keeps everything that replicas share in Redis: tenants,
-// tokens, remembered failures, leases, and the stream of changes. Tenants,
-// tokens and failures are sealed for the key they are stored under. It is the
-// only room that knows Redis.
+// tokens, remembered failures, leases, the budget of exchanges, and the stream of
+// changes. Tenants, tokens and failures are sealed for the key they are stored
+// under. It is the only room that knows Redis.
 package redisstore
 
 import (
@@ -96,6 +96,12 @@ func (s *Store) indexKey() string    { return s.prefix + "{tenants}:index" }    
 func (s *Store) warmKey() string     { return s.prefix + "{tenants}:warm" }     // the same, of those that are kept warm
 func (s *Store) registryKey() string { return s.prefix + "{tenants}:registry" } // the registry's name
 func (s *Store) changesKey() string  { return s.prefix + "{tenants}:changes" }  // stream
+
+// registryKeys are the keys that change together with a tenant, in the order in
+// which scripts have them.
+func (s *Store) registryKeys() []string {
+	return []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()}
+}
 
 func (s *Store) tokenKey(k token.Key) string   { return s.prefix + "token:{" + k.Digest() + "}" }
 func (s *Store) failureKey(k token.Key) string { return s.prefix + "fail:{" + k.Digest() + "}" }

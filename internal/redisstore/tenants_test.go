@@ -11,22 +11,12 @@ import (
 	"testing"
 	"time"
 
-	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
 
 func TestTenantComesBackAsItWasRegistered(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
-		full := newTenant("full")
-		full.DisplayName, full.AccountID = "Full & Söhne \"LLP\"", "4b8d"
-		full.Environment = tenant.Staging
-		full.Fallback = tenant.Secret{Value: secret.New("secret before")}
-		full.FallbackUntil = time.Now().Add(time.Hour).UTC()
-		full.APIKey = secret.New("api key")
-		full.Scopes = []string{"documents/write", "matters/read"}
-		full.Disabled, full.KeepWarm = true, true
-		full.Labels = map[string]string{"team": "billing", "empty": ""}
-		for _, registered := range []tenant.Tenant{newTenant("small"), full} {
+		for _, registered := range []tenant.Tenant{newTenant("small"), fullTenant("full")} {
 			created := f.create(t, registered)
 			got, err := f.Tenant(t.Context(), registered.ID)
 			if err != nil {

@@ -1,6 +1,7 @@
 // Package token says what a token is: the credential it is bought with, the key
-// it is kept under, how long it is fresh, and what a failed exchange means. It
-// holds values and rules only: no I/O, and no clock of its own.
+// it is kept under, how long it is fresh, what a failed exchange means, and when
+// the next one has its turn. It holds values and rules only: no I/O, and no clock
+// of its own.
 package token
 
 import (

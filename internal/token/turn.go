@@ -33,7 +33,8 @@ type Turn struct {
 // Turn is the rule: paid is when all turns that were given are paid back, and what
 // it is afterwards is returned with the answer (generic cell rate algorithm). A
 // turn may be given for a moment to come: whoever gets it waits, and those who ask
-// later wait for longer. A turn that is not given costs nothing.
+// later wait for longer. A turn that is not given costs nothing. In Redis the same
+// rule is a script; brokertest.TestStore holds both to it.
 func (r TurnRequest) Turn(paid, now time.Time) (Turn, time.Time) {
 	if paid.Before(now) {
 		paid = now
