@@ -39,6 +39,7 @@ type commands struct {
 	Dev     devCommand       `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
 	Keyset  keysetCommand    `cmd:"" help:"Make and rotate the keyset that seals what is stored."`
 	Tenants tenantsCommand   `cmd:"" help:"Write the registry of tenants to a file, and put it back."`
+	Audit   auditCommand     `cmd:"" help:"Verify the audit log."`
 	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
 	Version kong.VersionFlag `env:"-" help:"Print the version."`
 }
