@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 
 	"smokeball.internal/tokenbroker/internal/seal"
@@ -16,8 +17,8 @@ type newKeysetCommand struct {
 }
 
 // Run makes a keyset.
-func (c *newKeysetCommand) Run(out output) error {
-	if err := seal.Create(c.File); err != nil {
+func (c *newKeysetCommand) Run(ctx context.Context, out output) error {
+	if err := seal.Create(ctx, c.File, ""); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(out.stdout, "wrote %s: give it to every replica, and keep a copy where it outlives them\n", c.File)
@@ -29,8 +30,8 @@ type rotateKeysetCommand struct {
 }
 
 // Run adds a key to a keyset.
-func (c *rotateKeysetCommand) Run(out output) error {
-	if err := seal.Rotate(c.File); err != nil {
+func (c *rotateKeysetCommand) Run(ctx context.Context, out output) error {
+	if _, err := seal.Rotate(ctx, c.File, 0); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(out.stdout, "added a key to %s, which seals from now on: give it to every replica and restart them, and change no tenant until all have it (tokens may be bought twice meanwhile)\n", c.File)
