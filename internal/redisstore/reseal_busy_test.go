@@ -181,6 +181,27 @@ func TestAResealDoesNotWaitForARecordToComeToRest(t *testing.T) {
 	}
 }
 
+// A Redis that is emptied has nothing that is sealed with a key that would go; what
+// is restored later may be.
+func TestARegistryThatIsLostMeanwhileIsNotDone(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Start(t).URL())
+	f.create(t, newTenant("acme"))
+	l := newLine(t, f.url)
+	s := f.openAt(t, l.url(), f.keyset)
+	l.onAnswer("HMGET", func() {
+		if err := f.raw.FlushAll(context.Background()).Err(); err != nil {
+			t.Error(err)
+		}
+	})
+	if r, err := s.Reseal(t.Context(), redisstore.ResealOptions{DryRun: true}); !errors.Is(err, redisstore.ErrRegistryChanged) {
+		t.Errorf("Reseal = %+v, %v", r, err)
+	}
+	if n := f.raw.DBSize(t.Context()).Val(); n != 0 {
+		t.Errorf("%d keys were written", n)
+	}
+}
+
 func TestAResealIsOnDiskWhenItSaysSo(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t, redistest.StartWaiting(t, "--appendonly", "yes").URL())

@@ -128,7 +128,7 @@ func (k *Keyset) settled(howLong time.Duration) error {
 	since := s.Since.UTC().Format(time.RFC3339)
 	switch {
 	case s.Next != 0:
-		return fmt.Errorf("its newest key does not seal before %s", since)
+		return fmt.Errorf("the last rotation is not in effect yet: its key seals from %s on", since)
 	case time.Since(s.Since) < howLong:
 		return fmt.Errorf("its newest key seals since %s only: replicas whose clocks are behind may still seal with the one before, so wait until %v have passed", since, howLong)
 	}

@@ -10,7 +10,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/kms"
 	"github.com/aws/smithy-go"
+	"github.com/aws/smithy-go/logging"
 	"github.com/tink-crypto/tink-go-awskms/v3/integration/awskms"
 	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
@@ -23,7 +26,7 @@ const kmsTimeout = 10 * time.Second
 
 const awsScheme = "aws-kms://"
 
-// awsKeyURI is the form that Tink takes the region from.
+// awsKeyURI is how Tink names a key, by its ARN, which has the region in it.
 var awsKeyURI = regexp.MustCompile(`^aws-kms://arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:(key|alias)/[a-zA-Z0-9/_-]+$`)
 
 // kmsKey is a key in a key management service. It remembers why it was refused,
@@ -42,10 +45,16 @@ func newKMSKey(ctx context.Context, uri string) (*kmsKey, error) {
 	case !awsKeyURI.MatchString(uri):
 		return nil, errors.New("the URI of its KMS key is not of the form aws-kms://arn:aws:kms:REGION:ACCOUNT:key/ID, or alias/NAME in place of key/ID")
 	}
-	// Where it is, and who asks, are settings of the AWS SDK.
-	key, err := awskms.NewAEADWithContext(ctx, strings.TrimPrefix(uri, awsScheme))
+	arn := strings.TrimPrefix(uri, awsScheme)
+	// Who asks, and how, are settings of the AWS SDK. Its own log would go to
+	// standard error, between our records.
+	settings, err := config.LoadDefaultConfig(ctx, config.WithRegion(strings.Split(arn, ":")[3]), config.WithLogger(logging.Nop{}))
 	if err != nil {
 		return nil, errors.New("the settings for AWS (environment, ~/.aws) cannot be used")
+	}
+	key, err := awskms.NewAEADWithContext(ctx, arn, awskms.WithKMS(kms.NewFromConfig(settings)))
+	if err != nil {
+		return nil, err
 	}
 	return &kmsKey{key: key}, nil
 }

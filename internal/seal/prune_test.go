@@ -75,8 +75,8 @@ func TestNothingIsPrunedTooEarlyOrAgainstAdvice(t *testing.T) {
 			wait       time.Duration
 			look       func(*seal.Keyset) error
 		}{
-			{"does not seal yet", "does not seal before", 0, unseen},
-			{"a second before it seals", "does not seal before", time.Hour - time.Second, unseen},
+			{"does not seal yet", "not in effect yet", 0, unseen},
+			{"a second before it seals", "not in effect yet", time.Hour - time.Second, unseen},
 			{"clocks may be behind", "wait until 10m0s have passed", time.Second, unseen},
 			{"a second before all clocks agree", "wait until 10m0s have passed", seal.Settle - time.Second, unseen},
 			{"something is sealed with it", "still needed", time.Second, func(*seal.Keyset) error { return errors.New("still needed") }},

@@ -128,7 +128,7 @@ func TestARotationWaitsForTheOneBefore(t *testing.T) {
 		rotateIn(t, path, time.Hour)
 		before := contentOf(t, path)
 		time.Sleep(59 * time.Minute)
-		if _, err := seal.Rotate(t.Context(), path, 0); err == nil || !strings.Contains(err.Error(), "does not seal before 2000-01-01T01:00:00Z") {
+		if _, err := seal.Rotate(t.Context(), path, 0); err == nil || !strings.Contains(err.Error(), "its key seals from 2000-01-01T01:00:00Z on") {
 			t.Errorf("Rotate = %v", err)
 		}
 		if !bytes.Equal(contentOf(t, path), before) {
