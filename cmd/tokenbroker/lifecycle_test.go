@@ -145,6 +145,13 @@ func TestWhatCannotWorkIsSaidAtOnce(t *testing.T) {
 		{"dev --grpc-addr=0.0.0.0:0", 1, "loopback"},
 		{"keyset new " + keyset, 1, "exists"},
 		{"keyset rotate /nonexistent", 1, "/nonexistent"},
+		{"keyset rotate --effective-in=-1s " + keyset, 1, "before it was made"},
+		{"keyset rotate --effective-in=soon " + keyset, 2, "effective-in"},
+		{"keyset new --kms-key-uri=gcp-kms://x /nonexistent", 1, "aws-kms://arn:aws:kms:REGION"},
+		{"keyset wrap " + keyset, 2, "--kms-key-uri"},
+		{"keyset reseal", 2, "--keyset-file"},
+		{"keyset prune", 2, "--keyset-file"},
+		{"keyset show " + damaged, 1, "keyset new"},
 		{"health --ops-addr=127.0.0.1:1", 1, "refused"},
 	} {
 		cmd := exec.Command(binary, strings.Fields(test.args)...)

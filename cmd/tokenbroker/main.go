@@ -37,7 +37,7 @@ var version = "development"
 type commands struct {
 	Serve   serveCommand     `cmd:"" help:"Serve the API."`
 	Dev     devCommand       `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
-	Keyset  keysetCommand    `cmd:"" help:"Make and rotate the keyset that seals what is stored."`
+	Keyset  keysetCommand    `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
 	Tenants tenantsCommand   `cmd:"" help:"Write the registry of tenants to a file, and put it back."`
 	Audit   auditCommand     `cmd:"" help:"Verify the audit log."`
 	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	parser, err := kong.New(&commands{},
 		kong.Name("tokenbroker"),
 		kong.Description("Hands out Smokeball access tokens: bought once, kept fresh, shared by all who need them."),
-		kong.Vars{"version": version},
+		kong.Vars{"version": version, "kms_help": kmsHelp},
 		kong.Writers(stdout, stderr),
 		kong.DefaultEnvars("TOKENBROKER"),
 		kong.Configuration(config.File),

@@ -86,6 +86,7 @@ var varying = []struct {
 	{regexp.MustCompile(`"accessToken": "[^"]*"`), `"accessToken": "eyJraWQiOi…"`},
 	{regexp.MustCompile(`"(tokenId|etag|[a-zA-Z]+Time|remaining|retryDelay)": "[^"]*"`), `"$1": "…"`},
 	{regexp.MustCompile(`in [0-9a-z.]+ at the earliest`), `in … at the earliest`},
+	{regexp.MustCompile(`from \d{4}-\d\d-\d\dT[0-9:]+Z on`), `from … on`},
 	{regexp.MustCompile(`(request )[0-9a-f-]{36}`), `$1…`},
 }
 

@@ -93,7 +93,7 @@ func TestAHundredThousandTenantsCostNothingUntilTheyAreAskedFor(t *testing.T) {
 // fill registers tenants.
 func fill(t *testing.T, redisURL, keysetFile string, count int) {
 	t.Helper()
-	keyset, err := seal.Load(keysetFile)
+	keyset, err := seal.Load(t.Context(), keysetFile)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,7 +18,11 @@ type serveCommand struct {
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
 	log := c.Logger(out.stderr)
-	store, err := openStore(&c.Redis, log)
+	keyset, err := seal.Load(ctx, c.KeysetFile)
+	if err != nil {
+		return fmt.Errorf("keyset: %w", err)
+	}
+	store, err := openStore(&c.Redis, keyset, log)
 	if err != nil {
 		return err
 	}
@@ -51,11 +55,7 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 }
 
 // openStore opens the store that the settings name.
-func openStore(c *config.Redis, log *slog.Logger) (*redisstore.Store, error) {
-	keyset, err := seal.Load(c.KeysetFile)
-	if err != nil {
-		return nil, fmt.Errorf("keyset: %w", err)
-	}
+func openStore(c *config.Redis, keyset *seal.Keyset, log *slog.Logger) (*redisstore.Store, error) {
 	password, err := c.RedisPassword()
 	if err != nil {
 		return nil, fmt.Errorf("redis password: %w", err)

@@ -12,6 +12,7 @@ import (
 
 	"smokeball.internal/tokenbroker/internal/config"
 	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/seal"
 )
 
 type tenantsCommand struct {
@@ -26,8 +27,17 @@ type direct struct {
 }
 
 // open opens the store. What it logs goes to the user.
-func (d *direct) open(out output) (*redisstore.Store, error) {
-	return openStore(&d.Redis, slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+func (d *direct) open(ctx context.Context, out output) (*redisstore.Store, error) {
+	keyset, err := seal.Load(ctx, d.KeysetFile)
+	if err != nil {
+		return nil, fmt.Errorf("keyset: %w", err)
+	}
+	return d.openWith(keyset, out)
+}
+
+// openWith is open with a keyset that was read already.
+func (d *direct) openWith(keyset *seal.Keyset, out output) (*redisstore.Store, error) {
+	return openStore(&d.Redis, keyset, slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
 }
 
 type exportCommand struct {
@@ -38,7 +48,7 @@ type exportCommand struct {
 // Run writes the registry to a file. One that has unreadable records in it is
 // written, and an error: a key may be missing here that is there elsewhere.
 func (c *exportCommand) Run(ctx context.Context, out output) error {
-	store, err := c.open(out)
+	store, err := c.open(ctx, out)
 	if err != nil {
 		return err
 	}
@@ -86,7 +96,7 @@ func (c *importCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	store, err := c.open(out)
+	store, err := c.open(ctx, out)
 	if err != nil {
 		return err
 	}

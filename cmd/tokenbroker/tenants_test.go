@@ -64,7 +64,7 @@ func importing(redis *redistest.Server, keyset, file string, more ...string) []s
 // registered puts tenants straight into Redis: firm-N for each N of a range.
 func registered(t *testing.T, redis *redistest.Server, keyset string, first, behind int) {
 	t.Helper()
-	keys, err := seal.Load(keyset)
+	keys, err := seal.Load(t.Context(), keyset)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -202,17 +202,13 @@ func (s *Store) Import(ctx context.Context, b *Backup, o ImportOptions) (Importe
 // finish gives the registry its name, if it has none, and waits for the disk: the
 // log has what was written before in front of it.
 func (s *Store) finish(ctx context.Context, name string) error {
-	for try := 1; ; try++ {
-		again, err := s.onPrimary(ctx, func(conn *redis.Conn) (bool, error) {
-			return true, s.restore(ctx, conn, nil, name, ImportOptions{}, &Imported{})
-		})
-		switch {
-		case err == nil:
-			return nil
-		case !again || try == swapTries || ctx.Err() != nil:
-			return fmt.Errorf("finish the import: %w", err)
-		}
+	err := s.durably(ctx, func(conn *redis.Conn) error {
+		return s.restore(ctx, conn, nil, name, ImportOptions{}, &Imported{})
+	})
+	if err != nil {
+		return fmt.Errorf("finish the import: %w", err)
 	}
+	return nil
 }
 
 // restorable opens the records of a backup and seals them for this store if they

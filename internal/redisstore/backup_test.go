@@ -271,11 +271,11 @@ func TestWhatCannotBeOpenedIsExportedAndNotImported(t *testing.T) {
 func TestABackupFromBeforeARotationIsImportedAfterIt(t *testing.T) {
 	onBoth(t, func(t *testing.T, f *fixture) {
 		path := filepath.Join(t.TempDir(), "keyset.json")
-		if err := seal.Create(path); err != nil {
+		if err := seal.Create(t.Context(), path, ""); err != nil {
 			t.Fatal(err)
 		}
 		load := func() *redisstore.Store {
-			keyset, err := seal.Load(path)
+			keyset, err := seal.Load(t.Context(), path)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -288,7 +288,7 @@ func TestABackupFromBeforeARotationIsImportedAfterIt(t *testing.T) {
 		}
 		file, _ := export(t, before)
 		f.flush(t)
-		if err := seal.Rotate(path); err != nil {
+		if _, err := seal.Rotate(t.Context(), path, 0); err != nil {
 			t.Fatal(err)
 		}
 		after := load()

@@ -92,6 +92,17 @@ func (s *Store) onPrimary(ctx context.Context, write func(*redis.Conn) (wrote bo
 	}
 }
 
+// durably has something written to the server that has the registry, and waits
+// for its disk. It writes again if an answer was lost.
+func (s *Store) durably(ctx context.Context, write func(*redis.Conn) error) error {
+	for try := 1; ; try++ {
+		again, err := s.onPrimary(ctx, func(conn *redis.Conn) (bool, error) { return true, write(conn) })
+		if err == nil || !again || try == swapTries || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
 // awaitDisk waits until what conn has written is on the disk of its server, where
 // the server can say so. lost says that an error is not what the server says.
 func awaitDisk(ctx context.Context, conn *redis.Conn) (lost bool, err error) {

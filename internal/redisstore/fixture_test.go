@@ -80,6 +80,11 @@ func (f *fixture) open(t *testing.T, keyset *seal.Keyset) *redisstore.Store {
 
 func (f *fixture) openAt(t *testing.T, url string, keyset *seal.Keyset) *redisstore.Store {
 	t.Helper()
+	return f.openUnder(t, url, prefix, keyset)
+}
+
+func (f *fixture) openUnder(t *testing.T, url, prefix string, keyset *seal.Keyset) *redisstore.Store {
+	t.Helper()
 	s, err := redisstore.Open(redisstore.Config{
 		URL: url, Prefix: prefix, Keyset: keyset, Logger: slog.New(slog.NewTextHandler(f.log, nil)),
 	})

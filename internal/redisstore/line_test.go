@@ -5,6 +5,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,13 +15,15 @@ type line struct {
 	to       string
 	listener net.Listener
 
-	mu      sync.Mutex
-	down    bool
-	lose    string // the answer to the next command with this in it
-	lost    int
-	says    [2]string // what is answered, and what comes of it, as long as that
-	conns   map[net.Conn]bool
-	running sync.WaitGroup
+	mu        sync.Mutex
+	down      bool
+	lose      string // the answer to the next command with this in it
+	lost      int
+	says      [2]string // what is answered, and what comes of it, as long as that
+	halt      string    // in commands whose answers wait for meanwhile
+	meanwhile func()
+	conns     map[net.Conn]bool
+	running   sync.WaitGroup
 }
 
 // newLine lays a line to the Redis at url. It ends with the test.
@@ -88,8 +91,9 @@ func (l *line) accept() {
 			continue
 		}
 		losing := make(chan struct{}) // closed when the next answer is to be lost
-		l.running.Go(func() { l.pass(client, server, losing, true) })
-		l.running.Go(func() { l.pass(server, client, losing, false) })
+		halted := new(atomic.Bool)    // the next answer is to wait
+		l.running.Go(func() { l.pass(client, server, losing, halted, true) })
+		l.running.Go(func() { l.pass(server, client, losing, halted, false) })
 	}
 }
 
@@ -106,7 +110,7 @@ func (l *line) keep(conns ...net.Conn) bool {
 }
 
 // pass copies until either end is closed, and then closes both.
-func (l *line) pass(from, to net.Conn, losing chan struct{}, commands bool) {
+func (l *line) pass(from, to net.Conn, losing chan struct{}, halted *atomic.Bool, commands bool) {
 	defer func() { _, _ = from.Close(), to.Close() }()
 	buf := make([]byte, 64<<10)
 	for {
@@ -116,6 +120,12 @@ func (l *line) pass(from, to net.Conn, losing chan struct{}, commands bool) {
 		}
 		if commands && l.loses(buf[:n]) {
 			close(losing)
+		}
+		if commands && l.halts(buf[:n]) {
+			halted.Store(true)
+		}
+		if !commands && halted.Swap(false) {
+			l.meanwhile()
 		}
 		if !commands {
 			select {
@@ -145,6 +155,20 @@ func (l *line) twist(answer []byte) {
 	if at := bytes.Index(answer, []byte(l.says[0])); at >= 0 {
 		copy(answer[at:], l.says[1])
 	}
+}
+
+// onAnswer has something done between the answer to each command that has this in
+// it, and its arrival.
+func (l *line) onAnswer(to string, do func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.halt, l.meanwhile = to, do
+}
+
+func (l *line) halts(command []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.halt != "" && bytes.Contains(bytes.ToUpper(command), []byte(l.halt))
 }
 
 func (l *line) loses(command []byte) bool {

@@ -22,15 +22,16 @@ func (s *Store) sealRecord(record any, name string) (string, error) {
 	return string(sealed), nil
 }
 
-// openRecord decrypts what sealRecord made for name. Whether the record is of
-// what was asked for is the caller's to check.
-func (s *Store) openRecord(sealed, name string, record any) error {
-	plain, err := s.keyset.Open([]byte(sealed), name)
+// openRecord decrypts what sealRecord made for name, and returns it as it was
+// encoded, too. Whether the record is of what was asked for is the caller's to
+// check.
+func (s *Store) openRecord(sealed, name string, record any) (plain []byte, err error) {
+	plain, err = s.keyset.Open([]byte(sealed), name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if json.Unmarshal(plain, record) != nil {
-		return errMismatch // The reason would quote the record.
+		return nil, errMismatch // The reason would quote the record.
 	}
-	return nil
+	return plain, nil
 }

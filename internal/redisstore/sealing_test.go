@@ -95,6 +95,21 @@ func TestFlippedBitIsRefused(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if err := f.SaveFailure(ctx, keyOf("globex"), newFailure(token.CredentialsRejected, time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		failureRecord, err := f.raw.Get(ctx, failureKey(keyOf("globex"))).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range len(failureRecord) {
+			if err := f.raw.Set(ctx, failureKey(keyOf("globex")), flip(failureRecord, i), time.Hour).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if _, got := f.load(t, keyOf("globex")); got != nil {
+				t.Errorf("failure with byte %d changed: loaded %v", i, got)
+			}
+		}
 		for i := range len(tokenRecord) {
 			if err := f.raw.Set(ctx, tokenKey(k), flip(tokenRecord, i), time.Hour).Err(); err != nil {
 				t.Fatal(err)

@@ -123,6 +123,10 @@ var (
 	swapSource string
 	//go:embed scripts/restore.lua
 	restoreSource string
+	//go:embed scripts/reseal.lua
+	resealSource string
+	//go:embed scripts/reseal_tenants.lua
+	resealTenantsSource string
 
 	loadScript    = redis.NewScript(loadSource)
 	saveScript    = redis.NewScript(saveSource)
@@ -131,4 +135,7 @@ var (
 	releaseScript = redis.NewScript(releaseSource)
 	swapScript    = redis.NewScript(swapSource)
 	restoreScript = redis.NewScript(restoreSource)
+
+	resealScript        = redis.NewScript(resealSource)
+	resealTenantsScript = redis.NewScript(resealTenantsSource)
 )

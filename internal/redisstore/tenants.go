@@ -214,7 +214,7 @@ func splitEtag(record string) (etag, sealed string) {
 
 func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
 	var r tenantRecord
-	err := s.openRecord(sealed, s.tenantName(id), &r)
+	_, err := s.openRecord(sealed, s.tenantName(id), &r)
 	if err != nil {
 		return nil, err
 	}

@@ -105,17 +105,13 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 
 // openToken opens a record that had this much left when it was asked for.
 func (s *Store) openToken(k token.Key, record string, asked time.Time, left time.Duration) (*token.Token, error) {
-	header, sealed, ok := cutTwo(record)
-	if !ok {
-		return nil, errMismatch
-	}
-	var r tokenRecord
-	if err := s.openRecord(sealed, s.tokenKey(k), &r); err != nil {
+	r, _, err := s.unsealToken(s.tokenKey(k), record)
+	if err != nil {
 		return nil, err
 	}
 	accessToken := secret.New(r.AccessToken)
 	life := time.Duration(r.LifeMS) * time.Millisecond
-	if r.Key != k || header != fmt.Sprintf("%s.%d", token.ID(accessToken), r.LifeMS) || left > life {
+	if r.Key != k || left > life {
 		return nil, errMismatch
 	}
 	expires := asked.Add(left)
@@ -130,15 +126,36 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 	}, nil
 }
 
+// unsealToken opens what is kept under the Redis key, and checks that what stands
+// before it is of the same token. Whose it is remains to be checked.
+func (s *Store) unsealToken(key, record string) (r tokenRecord, plain []byte, err error) {
+	header, sealed, ok := cutTwo(record)
+	if !ok {
+		return r, nil, errMismatch
+	}
+	if plain, err = s.openRecord(sealed, key, &r); err != nil {
+		return r, nil, err
+	}
+	if header != fmt.Sprintf("%s.%d", token.ID(secret.New(r.AccessToken)), r.LifeMS) {
+		return r, nil, errMismatch
+	}
+	return r, plain, nil
+}
+
 func (s *Store) openFailure(k token.Key, sealed string, retryAt time.Time) (*token.Failure, error) {
-	var r failureRecord
-	if err := s.openRecord(sealed, s.failureKey(k), &r); err != nil {
+	r, _, err := s.unsealFailure(s.failureKey(k), sealed)
+	if err != nil {
 		return nil, err
 	}
 	if r.Key != k {
 		return nil, errMismatch
 	}
 	return &token.Failure{Class: r.Class, Message: r.Message, Streak: r.Streak, RetryAt: retryAt}, nil
+}
+
+func (s *Store) unsealFailure(key, sealed string) (r failureRecord, plain []byte, err error) {
+	plain, err = s.openRecord(sealed, key, &r)
+	return r, plain, err
 }
 
 // valueAndTTL reads a string and a PTTL of a script's reply. A value that has no

@@ -2,176 +2,147 @@ package seal
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
+	"time"
 
 	"github.com/tink-crypto/tink-go/v2/aead"
-	"github.com/tink-crypto/tink-go/v2/insecurecleartextkeyset"
 	"github.com/tink-crypto/tink-go/v2/keyset"
 	"github.com/tink-crypto/tink-go/v2/prf"
 )
 
-// file is the form of a keyset file: two Tink keysets in Tink's JSON form.
+// file is the form of a keyset file: two Tink keysets in Tink's JSON form, in the
+// clear or, if a KMS is named, encrypted.
 type file struct {
+	// KMSKeyURI names the key that encrypts the two; empty: they are in the clear.
+	KMSKeyURI string `json:"kms_key_uri,omitempty"`
 	// Aead seals records. Rotation adds a key and makes it primary.
 	Aead json.RawMessage `json:"aead"`
 	// Prf names secrets. It stays as it is, since the names are part of the
 	// keys that tokens are kept under.
 	Prf json.RawMessage `json:"prf"`
+	// Rotation is the last rotation; nil: there was none, or it is over for good.
+	Rotation *rotation `json:"rotation,omitempty"`
 }
 
-// Create writes a fresh keyset to path, readable by its owner only. It refuses
-// to write over anything.
-func Create(path string) error {
-	sealing, naming, err := fresh()
-	if err != nil {
-		return err
-	}
-	content, err := encode(sealing, naming)
-	if err != nil {
-		return err
-	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s exists: a keyset is never written over, since what it sealed would be lost", path)
-	}
-	if err != nil {
-		return err
-	}
-	if err := finish(f, content); err != nil {
-		return err
-	}
-	return syncDir(path)
+// rotation says which key seals until the primary one does. It is not encrypted:
+// whoever can write the file can put other keys in it.
+type rotation struct {
+	Previous  uint32    `json:"previous_key_id"`
+	Effective time.Time `json:"effective_time"`
 }
 
-// Rotate adds a key to the keyset at path and makes it the one that seals. The
-// keys before it stay and open what they sealed. The file is replaced at once or
-// not at all; it keeps its mode and its owner. Two rotations at the same time are
-// one too many: the key that one of them adds may be lost.
-//
-// Who has the file from before cannot open what is sealed after.
-func Rotate(path string) error {
-	path, err := filepath.EvalSymlinks(path) // The file is replaced, not the link to it.
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	sealing, naming, _, err := read(path)
-	if err != nil {
-		return err
-	}
-	manager := keyset.NewManagerFromHandle(sealing)
-	id, err := manager.Add(aead.AES256GCMKeyTemplate())
-	if err != nil {
-		return err
-	}
-	if err := manager.SetPrimary(id); err != nil {
-		return err
-	}
-	if sealing, err = manager.Handle(); err != nil {
-		return err
-	}
-	content, err := encode(sealing, naming)
-	if err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".new-*")
-	if err != nil {
-		return err
-	}
-	if err := errors.Join(f.Chmod(info.Mode().Perm()), keepOwner(f, info), finish(f, content)); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return syncDir(path)
+// content is what is in a keyset file.
+type content struct {
+	sealing, naming *keyset.Handle
+	rotation        *rotation
+	kmsKeyURI       string
 }
 
 // Load reads the keyset at path. Its errors say nothing of what is in the file.
-func Load(path string) (*Keyset, error) {
-	_, _, k, err := read(path)
+// If the file is encrypted, a KMS is asked, for ten seconds at most.
+func Load(ctx context.Context, path string) (*Keyset, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(ctx, path, b)
+}
+
+// Parse is Load for what was read from a file. name is what errors call it.
+func Parse(ctx context.Context, name string, b []byte) (*Keyset, error) {
+	_, k, err := parse(ctx, name, b)
 	return k, err
 }
 
 // Ephemeral returns a fresh keyset that is kept nowhere.
 func Ephemeral() (*Keyset, error) {
-	sealing, naming, err := fresh()
+	c, err := fresh()
 	if err != nil {
 		return nil, err
 	}
-	return newKeyset(sealing, naming)
+	return c.keyset()
 }
 
-func fresh() (sealing, naming *keyset.Handle, err error) {
-	if sealing, err = keyset.NewHandle(aead.AES256GCMKeyTemplate()); err != nil {
-		return nil, nil, err
-	}
-	naming, err = keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
-	return sealing, naming, err
-}
-
-// read returns the two handles in the file at path and the keyset they make, so
-// that Rotate does not build on keys that cannot be used. Tink's errors are not
-// passed on: they quote what they could not read.
-func read(path string) (sealing, naming *keyset.Handle, k *Keyset, err error) {
-	content, err := os.ReadFile(path)
+func fresh() (*content, error) {
+	sealing, err := keyset.NewHandle(aead.AES256GCMKeyTemplate())
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
+	naming, err := keyset.NewHandle(prf.HMACSHA256PRFKeyTemplate())
+	if err != nil {
+		return nil, err
+	}
+	return &content{sealing: sealing, naming: naming}, nil
+}
+
+func (c *content) keyset() (*Keyset, error) {
+	keys, err := newKeys(c)
+	if err != nil {
+		return nil, err
+	}
+	k := &Keyset{}
+	k.keys.Store(keys)
+	return k, nil
+}
+
+// parse returns what is in a file, and the keyset it makes, so that nobody builds
+// on keys that cannot be used. Tink's errors are not passed on: they quote what
+// they could not read.
+func parse(ctx context.Context, name string, b []byte) (*content, *Keyset, error) {
 	var f file
-	if json.Unmarshal(content, &f) != nil || f.Aead == nil || f.Prf == nil {
-		return nil, nil, nil, fmt.Errorf("keyset %s: not a file made by \"tokenbroker keyset new\"", path)
+	if json.Unmarshal(b, &f) != nil || f.Aead == nil || f.Prf == nil {
+		return nil, nil, fmt.Errorf("keyset %s: not a file made by \"tokenbroker keyset new\"", name)
+	}
+	c := &content{rotation: f.Rotation, kmsKeyURI: f.KMSKeyURI}
+	ctx, cancel := context.WithTimeout(ctx, kmsTimeout)
+	defer cancel()
+	key, err := newKMSKey(ctx, f.KMSKeyURI)
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyset %s: %w", name, err)
 	}
 	for _, part := range []struct {
 		name   string
 		json   json.RawMessage
 		handle **keyset.Handle
-	}{{"aead", f.Aead, &sealing}, {"prf", f.Prf, &naming}} {
-		*part.handle, err = insecurecleartextkeyset.Read(keyset.NewJSONReader(bytes.NewReader(part.json)))
-		if err != nil {
-			return nil, nil, nil, fmt.Errorf("keyset %s: its %q part is damaged", path, part.name)
+	}{{"aead", f.Aead, &c.sealing}, {"prf", f.Prf, &c.naming}} {
+		*part.handle, err = key.read(ctx, keyset.NewJSONReader(bytes.NewReader(part.json)))
+		switch refused := new(KMSError); {
+		case errors.As(err, &refused):
+			return nil, nil, fmt.Errorf("keyset %s: its %q part cannot be decrypted: %w", name, part.name, refused)
+		case err != nil:
+			return nil, nil, fmt.Errorf("keyset %s: its %q part is damaged", name, part.name)
 		}
 	}
-	if k, err = newKeyset(sealing, naming); err != nil {
-		return nil, nil, nil, fmt.Errorf("keyset %s: its keys are not of the kinds that \"tokenbroker keyset new\" makes", path)
+	k, err := c.keyset()
+	if err != nil {
+		return nil, nil, fmt.Errorf("keyset %s: its keys are not of the kinds that \"tokenbroker keyset new\" makes, or one is missing", name)
 	}
-	return sealing, naming, k, nil
+	return c, k, nil
 }
 
-func encode(sealing, naming *keyset.Handle) ([]byte, error) {
-	var a, p bytes.Buffer
-	if err := insecurecleartextkeyset.Write(sealing, keyset.NewJSONWriter(&a)); err != nil {
+// encode returns the content of a file, encrypted if a KMS is named.
+func (c *content) encode(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, kmsTimeout)
+	defer cancel()
+	key, err := newKMSKey(ctx, c.kmsKeyURI)
+	if err != nil {
 		return nil, err
 	}
-	if err := insecurecleartextkeyset.Write(naming, keyset.NewJSONWriter(&p)); err != nil {
-		return nil, err
+	f := file{KMSKeyURI: c.kmsKeyURI, Rotation: c.rotation}
+	for _, part := range []struct {
+		handle *keyset.Handle
+		json   *json.RawMessage
+	}{{c.sealing, &f.Aead}, {c.naming, &f.Prf}} {
+		var b bytes.Buffer
+		if err := key.write(ctx, part.handle, keyset.NewJSONWriter(&b)); err != nil {
+			return nil, err
+		}
+		*part.json = b.Bytes()
 	}
-	return json.MarshalIndent(file{a.Bytes(), p.Bytes()}, "", "  ")
-}
-
-// finish writes content to f and closes it, or removes f. The content is durable
-// then; the file's name is not before syncDir.
-func finish(f *os.File, content []byte) error {
-	_, err := f.Write(append(content, '\n'))
-	err = errors.Join(err, f.Sync(), f.Close())
-	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
-	}
-	return nil
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+	b, err := json.MarshalIndent(f, "", "  ")
+	return append(b, '\n'), err
 }

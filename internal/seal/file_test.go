@@ -51,9 +51,10 @@ func wantPrivate(t *testing.T, path string) {
 	}
 }
 
+// rotate adds a key that seals at once.
 func rotate(t *testing.T, path string) {
 	t.Helper()
-	if err := seal.Rotate(path); err != nil {
+	if _, err := seal.Rotate(t.Context(), path, 0); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -79,7 +80,7 @@ func TestCreateNeverWritesOverAnything(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"file", "dir", "link"} {
-		if err := seal.Create(filepath.Join(dir, name)); err == nil || !strings.Contains(err.Error(), "exists") {
+		if err := seal.Create(t.Context(), filepath.Join(dir, name), ""); err == nil || !strings.Contains(err.Error(), "exists") {
 			t.Errorf("%s: Create = %v, want it refused because it exists", name, err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestCreateNeverWritesOverAnything(t *testing.T) {
 	if _, err := os.Lstat(aim); err == nil {
 		t.Error("the keyset was written where the link points")
 	}
-	if err := seal.Create(filepath.Join(dir, "no such directory", "keyset.json")); err == nil {
+	if err := seal.Create(t.Context(), filepath.Join(dir, "no such directory", "keyset.json"), ""); err == nil {
 		t.Error("a keyset was created in a directory that does not exist")
 	}
 }
@@ -167,6 +168,12 @@ func damaged(t *testing.T) map[string][]byte {
 		"prf in place of aead":    with("aead", string(parts["prf"])),
 		"aead in place of prf":    with("prf", string(parts["aead"])),
 		"a key that is not one":   flipped,
+		"a rotation of no key":    with("rotation", `{"previous_key_id":1,"effective_time":"2026-11-24T16:00:00Z"}`),
+		"a rotation of text":      with("rotation", `"planted"`),
+		"a time that is none":     with("rotation", `{"previous_key_id":1,"effective_time":"planted"}`),
+		"a KMS that is none":      with("kms_key_uri", `"planted://planted"`),
+		"a KMS that is not known": with("kms_key_uri", `"gcp-kms://projects/planted/locations/x/keyRings/x/cryptoKeys/x"`),
+		"a key without a mark":    bytes.Replace(good, []byte(`"outputPrefixType": "TINK"`), []byte(`"outputPrefixType": "RAW"`), 1),
 		"a value of another type": with("aead", `{"primaryKeyId":1,"key":[{"keyData":{"typeUrl":"planted","value":"cGxhbnRlZA==","keyMaterialType":"SYMMETRIC"},"status":"ENABLED","keyId":1,"outputPrefixType":"TINK"}]}`),
 	}
 }
@@ -176,7 +183,7 @@ func TestLoadRefusesADamagedFileWithoutQuotingIt(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "keyset.json")
 			write(t, path, content)
-			k, err := seal.Load(path)
+			k, err := seal.Load(t.Context(), path)
 			if k != nil || err == nil {
 				t.Fatalf("Load = %v, %v", k, err)
 			}
@@ -198,7 +205,7 @@ func TestRotateLeavesADamagedFileAsItIs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "keyset.json")
 			write(t, path, content)
-			if err := seal.Rotate(path); err == nil {
+			if _, err := seal.Rotate(t.Context(), path, 0); err == nil {
 				t.Error("Rotate took it for a keyset")
 			}
 			if !bytes.Equal(contentOf(t, path), content) {
@@ -211,10 +218,10 @@ func TestRotateLeavesADamagedFileAsItIs(t *testing.T) {
 
 func TestMissingFileIsSaidToBeMissing(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "keyset.json")
-	if _, err := seal.Load(path); !os.IsNotExist(err) {
+	if _, err := seal.Load(t.Context(), path); !os.IsNotExist(err) {
 		t.Errorf("Load = %v", err)
 	}
-	if err := seal.Rotate(path); !os.IsNotExist(err) {
+	if _, err := seal.Rotate(t.Context(), path, 0); !os.IsNotExist(err) {
 		t.Errorf("Rotate = %v", err)
 	}
 	if _, err := os.Lstat(path); err == nil {
@@ -226,12 +233,12 @@ func TestMissingFileIsSaidToBeMissing(t *testing.T) {
 // there is none for the file beside it: unlike permission bits, that stops root too.
 func TestRotateLeavesAFileItCannotReplace(t *testing.T) {
 	path := filepath.Join(t.TempDir(), strings.Repeat("k", 250))
-	if err := seal.Create(path); err != nil {
+	if err := seal.Create(t.Context(), path, ""); err != nil {
 		t.Fatal(err)
 	}
 	before := contentOf(t, path)
 	b := sealed(t, load(t, path), "plaintext", "name")
-	if err := seal.Rotate(path); err == nil {
+	if _, err := seal.Rotate(t.Context(), path, 0); err == nil {
 		t.Error("Rotate says that it replaced the file")
 	}
 	if !bytes.Equal(contentOf(t, path), before) {

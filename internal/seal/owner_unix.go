@@ -16,3 +16,13 @@ func keepOwner(f *os.File, info fs.FileInfo) error {
 	}
 	return f.Chown(int(owner.Uid), int(owner.Gid))
 }
+
+// WorldReadable says whether everybody on this machine may read the file at path.
+// That a group may is how Kubernetes gives secrets to a pod (fsGroup).
+func WorldReadable(path string) (bool, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return false, err
+	}
+	return info.Mode().Perm()&0o004 != 0, nil
+}

@@ -17,7 +17,7 @@ import (
 func create(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "keyset.json")
-	if err := seal.Create(path); err != nil {
+	if err := seal.Create(t.Context(), path, ""); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -25,7 +25,7 @@ func create(t *testing.T) string {
 
 func load(t *testing.T, path string) *seal.Keyset {
 	t.Helper()
-	k, err := seal.Load(path)
+	k, err := seal.Load(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
