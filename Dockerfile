@@ -7,7 +7,7 @@ RUN go mod download
 COPY . .
 ARG TARGETOS TARGETARCH VERSION=development
 RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH \
-    go build -trimpath -ldflags "-X main.version=$VERSION" -o /out/tokenbroker ./cmd/tokenbroker
+    go build -trimpath -buildvcs=false -ldflags "-X main.version=$VERSION" -o /out/tokenbroker ./cmd/tokenbroker
 
 FROM scratch
 # To verify the issuer's and Redis's certificates.

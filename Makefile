@@ -9,6 +9,8 @@ PROTOVALIDATE   := v1.2.2
 GOLANGCI_LINT   := v2.15.0
 GOVULNCHECK     := v1.9.0
 GRPCURL         := v1.9.4
+CYCLONEDX       := v1.10.0
+LICENCES        := v0.11.1
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
@@ -22,6 +24,11 @@ export PATH := $(BIN):$(PATH)
 
 # What the binary calls itself.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
+# What the binary is built with, and .ci/pinned sees that the image's is too: no path
+# of this machine and nothing of git gets in, so the same source, VERSION, Go and
+# platform make the same bytes everywhere.
+BUILD := CGO_ENABLED=0 GOFLAGS=-mod=readonly GOWORK=off go build
+BUILD_FLAGS := -trimpath -buildvcs=false
 # The revision check-breaking compares the API with; empty: main.
 AGAINST ?=
 # The database check-vulnerabilities reads, https:// or file://, which must then
@@ -40,7 +47,11 @@ run: build ## Start a broker to try out, with an issuer and tenants of its own
 
 .PHONY: build
 build: ## Build the static binary .tmp/bin/tokenbroker
-	CGO_ENABLED=0 go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(BIN)/tokenbroker ./cmd/tokenbroker
+	$(BUILD) $(BUILD_FLAGS) -ldflags '-X main.version=$(VERSION)' -o $(BIN)/tokenbroker ./cmd/tokenbroker
+
+.PHONY: sbom
+sbom: build $(BIN)/cyclonedx-gomod ## Write what is in the binary to .tmp/sbom.json (CycloneDX)
+	$(BIN)/cyclonedx-gomod bin -json -std -noserial -notimestamp -version '$(VERSION)' -output $(OUT)/sbom.json $(BIN)/tokenbroker
 
 .PHONY: test
 test: installed $(BIN)/grpcurl ## Run all tests with the race detector
@@ -54,6 +65,11 @@ bench: ## Run the benchmarks
 generate: proto-tools ## Generate gen/ from proto/
 	$(BIN)/buf generate
 
+.PHONY: licences
+licences: $(BIN)/go-licence-detector ## Generate docs/licences.md from the modules in the binary
+	.ci/licences/list >$(OUT)/licences.md
+	mv $(OUT)/licences.md docs/licences.md
+
 .PHONY: clean
 clean: ## Remove .tmp: everything built, and the tools
 	rm -rf $(OUT)
@@ -61,7 +77,7 @@ clean: ## Remove .tmp: everything built, and the tools
 ##@ Checking
 
 .PHONY: check
-check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-docs check-vulnerabilities ## Run every check below
+check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-pinned check-licences check-docs check-reproducible check-vulnerabilities ## Run every check below
 
 .PHONY: check-format
 check-format: ## Code is formatted by gofmt
@@ -99,6 +115,19 @@ check-generated: proto-tools ## gen/ is what `make generate` makes
 check-image: ## The Dockerfile passes BuildKit's own checks
 	go -C .ci/dockerfile run . $(abspath Dockerfile)
 
+.PHONY: check-pinned
+check-pinned: ## Everything has an exact version, and one Go is named everywhere
+	.ci/pinned '$(BUILD_FLAGS)'
+
+.PHONY: check-licences
+check-licences: $(BIN)/go-licence-detector ## docs/licences.md is current, and every licence in it is allowed
+	.ci/licences/list >$(OUT)/licences.md
+	@diff -u docs/licences.md $(OUT)/licences.md || { echo "docs/licences.md is out of date: run make licences"; exit 1; }
+
+.PHONY: check-reproducible
+check-reproducible: build ## The binary is the same, byte for byte, when it is built elsewhere
+	.ci/reproducible '$(VERSION)'
+
 .PHONY: check-docs
 check-docs: ## Every make target that the documents name exists
 	@targets=$$(grep -rhoE '`make [a-z-]+' --include='*.md' --exclude-dir=.tmp . | cut -d' ' -f2 | sort -u) || true; \
@@ -118,10 +147,11 @@ installed:
 proto-tools: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(OUT)/protovalidate/.$(PROTOVALIDATE)
 
 # $(call tool,NAME,PACKAGE,VERSION): the binary depends on a stamp that carries
-# its version, so that another version builds it anew.
+# its version, so that another version builds it anew. What is downloaded for it is
+# verified against the checksum database, as it is in no go.sum (GOSUMDB).
 define tool
 $(BIN)/$(1): $(OUT)/stamp/$(1)@$(3)
-	GOBIN=$(BIN) go install $(2)@$(3)
+	GOBIN=$(BIN) go install -trimpath $(2)@$(3)
 	@touch $$@
 
 $(OUT)/stamp/$(1)@$(3):
@@ -134,6 +164,8 @@ $(eval $(call tool,protoc-gen-go-grpc,google.golang.org/grpc/cmd/protoc-gen-go-g
 $(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golangci-lint,$(GOLANGCI_LINT)))
 $(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK)))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL)))
+$(eval $(call tool,cyclonedx-gomod,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,$(CYCLONEDX)))
+$(eval $(call tool,go-licence-detector,go.elastic.co/go-licence-detector,$(LICENCES)))
 
 # The annotations' schema, out of the module cache: buf's registry is not asked.
 $(OUT)/protovalidate/.$(PROTOVALIDATE):

@@ -184,6 +184,7 @@ func TestFaultReadsBackFromJSON(t *testing.T) {
 		`{"kind":"redirect","status":307,"location":"/x"}`,
 		`{"kind":"oversize","size":10}`,
 		`{"kind":"token_type","token_type":"mac"}`,
+		`{"kind":"claims","claims":{"client_id":"globex"}}`,
 	} {
 		var f simulator.Fault
 		if err := json.Unmarshal([]byte(text), &f); err != nil {

@@ -111,12 +111,12 @@ func (s *Simulator) receive(q *tokenRequest) (Fault, grant) {
 	if fault.Kind.inFront() {
 		return fault, grant{}
 	}
-	return fault, s.decide(q, a, fault.Kind)
+	return fault, s.decide(q, a, fault)
 }
 
 // decide authenticates the client and sells it a token. An unknown client, a wrong secret and a client of another
 // endpoint look the same from outside, in the answer and in the time it takes.
-func (s *Simulator) decide(q *tokenRequest, a *account, kind Kind) grant {
+func (s *Simulator) decide(q *tokenRequest, a *account, fault Fault) grant {
 	if code := q.check(); code != "" {
 		return grant{code: code}
 	}
@@ -138,14 +138,14 @@ func (s *Simulator) decide(q *tokenRequest, a *account, kind Kind) grant {
 	scopes = slices.Clone(scopes)
 	slices.Sort(scopes)
 	scope := strings.Join(slices.Compact(scopes), " ")
-	if last, ok := a.last[scope]; ok && kind == KindSameToken {
+	if last, ok := a.last[scope]; ok && fault.Kind == KindSameToken {
 		return grant{token: last, lifetime: a.client.lifetime()}
 	}
-	token, err := s.mint(a.client, scope, time.Now())
+	token, err := s.mint(a.client, scope, time.Now(), fault.Claims)
 	if err != nil {
 		return grant{code: serverError}
 	}
-	if kind == KindOpaque {
+	if fault.Kind == KindOpaque {
 		token = randomText(48)
 	}
 	if a.last == nil {

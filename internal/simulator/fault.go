@@ -56,6 +56,8 @@ const (
 	KindTokenType Kind = "token_type"
 	// KindOpaque sells a token that is not a JWT.
 	KindOpaque Kind = "opaque"
+	// KindClaims sells a token with Claims in place of its own claims of these names.
+	KindClaims Kind = "claims"
 )
 
 // Omitted leaves expires_in out of the response, where a Fault has it as ExpiresIn.
@@ -89,6 +91,8 @@ type Fault struct {
 	ExpiresIn json.RawMessage `json:"expires_in,omitempty"`
 	// TokenType is the token_type to send.
 	TokenType string `json:"token_type,omitempty"`
+	// Claims is a JSON object.
+	Claims json.RawMessage `json:"claims,omitempty"`
 	// Size is the number of bytes of padding, at most 256 MiB.
 	Size int `json:"size,omitempty"`
 }
@@ -116,6 +120,7 @@ var kinds = map[Kind]rules{
 	KindSameToken:  {},
 	KindTokenType:  {needs: []string{"token_type"}},
 	KindOpaque:     {},
+	KindClaims:     {needs: []string{"claims"}},
 }
 
 func (k Kind) inFront() bool { return kinds[k].inFront }
@@ -142,6 +147,7 @@ func (f Fault) validate() error {
 		{"location", f.Location != "", isURL(f.Location), "must be a URL"},
 		{"expires_in", len(f.ExpiresIn) > 0, json.Valid(f.ExpiresIn), "must be a JSON value"},
 		{"token_type", f.TokenType != "", true, ""},
+		{"claims", len(f.Claims) > 0, isObject(f.Claims), "must be a JSON object"},
 		{"size", f.Size != 0, f.Size > 0 && f.Size <= maxOversize, "must be from 1 to 268435456"},
 	}
 	for _, field := range fields {
@@ -165,6 +171,11 @@ func (f Fault) validate() error {
 
 func hasControl(s string) bool {
 	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+func isObject(b []byte) bool {
+	var object map[string]any
+	return json.Unmarshal(b, &object) == nil && object != nil
 }
 
 func isURL(s string) bool {

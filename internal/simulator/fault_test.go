@@ -153,6 +153,17 @@ func TestFaultOpaque(t *testing.T) {
 	wantCounts(t, s, "acme", 1, 1)
 }
 
+func TestFaultClaimsTakeThePlacesOfTheTokensOwn(t *testing.T) {
+	s := newSimulator(t)
+	setFault(t, s, "acme", simulator.Fault{Kind: simulator.KindClaims, Claims: json.RawMessage(`{"client_id":"globex","aud":["x"]}`)})
+	token, _ := answered(t, serve(s, tokenRequest()).Body.String())["access_token"].(string)
+	claims := claimsOf(t, token)
+	if claims["client_id"] != "globex" || claims["aud"] == nil || claims["sub"] != "acme" || claims["token_use"] != "access" {
+		t.Errorf("the claims are %v", claims)
+	}
+	wantCounts(t, s, "acme", 1, 1)
+}
+
 // A fault of the answer leaves refusals as they are; one in front of the issuer does not look at credentials.
 func TestFaultsAndRefusals(t *testing.T) {
 	for kind, want := range map[simulator.Kind]int{
@@ -267,6 +278,9 @@ func TestSetFaultNamesTheFieldAtFault(t *testing.T) {
 		{simulator.Fault{Kind: simulator.KindExpiresIn, ExpiresIn: json.RawMessage("omitted")}, "expires_in"},
 		{simulator.Fault{Kind: simulator.KindTokenType}, "token_type"},
 		{simulator.Fault{Kind: simulator.KindOpaque, TokenType: "mac"}, "token_type"},
+		{simulator.Fault{Kind: simulator.KindClaims}, "claims"},
+		{simulator.Fault{Kind: simulator.KindClaims, Claims: json.RawMessage(`["client_id"]`)}, "claims"},
+		{simulator.Fault{Kind: simulator.KindClaims, Claims: json.RawMessage(`null`)}, "claims"},
 		{simulator.Fault{Kind: simulator.KindOversize, Size: -1}, "size"},
 		{simulator.Fault{Kind: simulator.KindOversize, Size: 1 << 40}, "size"},
 		{simulator.Fault{Kind: simulator.KindEmpty, Body: "x"}, "body"},

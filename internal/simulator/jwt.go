@@ -14,13 +14,13 @@ var awsRegions = map[string]string{"us": "us-east-1", "au": "ap-southeast-2", "u
 
 // mint makes an access token in the shape of a JWT signed with RS256. The signature is random: no key exists that could
 // verify it, so the token is worth nothing anywhere. The claims are those of a Cognito machine-to-machine access token:
-// no username, no aud, and the client is its own subject.
-func (s *Simulator) mint(c *Client, scope string, now time.Time) (string, error) {
+// no username, no aud, and the client is its own subject. Those in instead, a JSON object, take their places.
+func (s *Simulator) mint(c *Client, scope string, now time.Time, instead json.RawMessage) (string, error) {
 	region, environment, _ := strings.Cut(c.Endpoint, "/")
 	if known, ok := awsRegions[region]; ok {
 		region = known
 	}
-	body, err := json.Marshal(map[string]any{
+	claims := map[string]any{
 		"sub":       c.ID,
 		"client_id": c.ID,
 		"token_use": "access",
@@ -31,7 +31,13 @@ func (s *Simulator) mint(c *Client, scope string, now time.Time) (string, error)
 		"exp":       now.Unix() + c.lifetime(),
 		"jti":       newUUID(),
 		"version":   2,
-	})
+	}
+	if len(instead) > 0 {
+		if err := json.Unmarshal(instead, &claims); err != nil {
+			return "", fmt.Errorf("reading claims: %w", err)
+		}
+	}
+	body, err := json.Marshal(claims)
 	if err != nil {
 		return "", fmt.Errorf("encoding the token's claims: %w", err)
 	}

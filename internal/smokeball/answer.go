@@ -84,7 +84,11 @@ func interpret(resp *http.Response, body []byte, c token.Credential, sent time.T
 		return nil, describe(resp, token.Malformed, "answers with a token that is not a bearer token", errSettled)
 	}
 
-	life, dead := lifetime(a, resp.Header)
+	claimed := claimsOf(a.AccessToken)
+	if why := claimed.foreign(c, a.Scope); why != "" {
+		return nil, describe(resp, token.Malformed, why, errSettled)
+	}
+	life, dead := lifetime(a.ExpiresIn, claimed, resp.Header)
 	if dead {
 		return nil, describe(resp, token.Malformed, "answers with a token that has expired already", errSettled)
 	}

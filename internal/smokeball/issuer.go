@@ -55,6 +55,8 @@ func New(overrides Overrides) *Issuer {
 		// An answer that unpacks to more than it says is not worth asking for.
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
+		// More than is read is not taken off the network: it would be 4 MiB.
+		HTTP2: &http.HTTP2Config{MaxReceiveBufferPerStream: maxBody + 1},
 	}
 	return &Issuer{
 		overrides: overrides,

@@ -2,15 +2,21 @@ package smokeball_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"io"
 	"log"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"smokeball.internal/tokenbroker/internal/smokeball"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -38,6 +44,47 @@ func issuer(t *testing.T, trusted *httptest.Server) *smokeball.Issuer {
 	}
 	t.Cleanup(transport.CloseIdleConnections)
 	return i
+}
+
+// certified returns a certificate for 127.0.0.1 with change made to it (nil: none), and who it is good for: whoever
+// trusts the authority that signed it.
+func certified(t *testing.T, change func(*x509.Certificate)) (tls.Certificate, *x509.CertPool) {
+	t.Helper()
+	key := func() *ecdsa.PrivateKey {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	authority := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"},
+		NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(48 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "127.0.0.1"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if change != nil {
+		change(leaf)
+	}
+	authorityKey, leafKey := key(), key()
+	signed := func(c *x509.Certificate, k *ecdsa.PrivateKey) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, c, authority, k.Public(), authorityKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return der
+	}
+	root, err := x509.ParseCertificate(signed(authority, authorityKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(root)
+	return tls.Certificate{Certificate: [][]byte{signed(leaf, leafKey)}, PrivateKey: leafKey}, roots
 }
 
 func at(server *httptest.Server) token.Credential {
@@ -74,20 +121,31 @@ func TestTLSBefore12IsRefused(t *testing.T) {
 }
 
 func TestCertificateThatDoesNotVerifyIsSaidInWords(t *testing.T) {
-	for _, name := range []string{"unknown authority", "another name"} {
+	for name, change := range map[string]func(*x509.Certificate){
+		"good":            nil, // shows that it is the certificate that is refused
+		"of nobody known": nil,
+		"of another host": func(c *x509.Certificate) { c.IPAddresses = []net.IP{net.IPv4(127, 0, 0, 2)} },
+		"of a name alone": func(c *x509.Certificate) { c.IPAddresses = nil },
+		"expired":         func(c *x509.Certificate) { c.NotAfter = time.Now().Add(-time.Minute) },
+		"not valid yet":   func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Minute) },
+		"of a client":     func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} },
+	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			certificate, roots := certified(t, change)
 			s := answers(sold(accessToken))
-			server := secure(t, s, nil, false)
+			server := secure(t, s, &tls.Config{Certificates: []tls.Certificate{certificate}}, false)
 			i, c := issuer(t, nil), at(server)
-			if name == "another name" {
-				i = issuer(t, server)
-				c.Endpoint = "https://auth.smokeball.test/oauth2/token"
-				i.Transport().DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
-					return new(net.Dialer).DialContext(ctx, network, server.Listener.Addr().String())
-				}
+			if name != "of nobody known" {
+				i.Transport().TLSClientConfig.RootCAs = roots
 			}
 			tok, err := i.Exchange(t.Context(), c)
+			if name == "good" {
+				if err != nil {
+					t.Errorf("Exchange: %v", err)
+				}
+				return
+			}
 			f := wantFailure(t, tok, err, token.Unavailable)
 			wantSaid(t, f, "has a TLS certificate that does not verify")
 			wantSaid(t, f, strings.TrimSuffix(strings.TrimPrefix(c.Endpoint, "https://"), "/oauth2/token"))

@@ -1,0 +1,53 @@
+package rpc_test
+
+import (
+	"strings"
+	"testing"
+
+	"buf.build/go/protovalidate"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+)
+
+// FuzzTenantName holds the rules of the API to what an id is: a DNS label (RFC 1034 section 3.5), in lower case. Ids
+// become parts of Redis's keys and of log lines, with nothing escaped.
+func FuzzTenantName(f *testing.F) {
+	for _, id := range []string{
+		"", "a", "acme", "a-b", "a1", "a--b", "1a", "-a", "a-", "A", "acmé", "аcme", "a_b", "a.b", "a/b", "a:b", "{a}", "a b", "a\n", "\na", "a\x00", "a\xff", "*",
+		"tenants/a", "../a", "a%2fb", strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a", 62) + "-",
+	} {
+		f.Add(id)
+	}
+	f.Fuzz(func(t *testing.T, id string) {
+		want := isLabel(id)
+		for field, err := range map[string]error{
+			"GetToken":     protovalidate.Validate(&pb.GetTokenRequest{Tenant: "tenants/" + id}),
+			"RefreshToken": protovalidate.Validate(&pb.RefreshTokenRequest{Tenant: "tenants/" + id}),
+			"GetTenant":    protovalidate.Validate(&pb.GetTenantRequest{Name: "tenants/" + id}),
+			"DeleteTenant": protovalidate.Validate(&pb.DeleteTenantRequest{Name: "tenants/" + id}),
+			"CreateTenant": protovalidate.Validate(&pb.CreateTenantRequest{TenantId: id, Tenant: &pb.Tenant{}}),
+			"CheckTenant":  protovalidate.Validate(&pb.CheckTenantRequest{Name: "tenants/" + id}),
+			"RotateSecret": protovalidate.Validate(&pb.RotateClientSecretRequest{Name: "tenants/" + id, ClientSecret: "x"}),
+			"UpdateTenant": protovalidate.Validate(&pb.UpdateTenantRequest{Tenant: &pb.Tenant{Name: "tenants/" + id}}),
+		} {
+			if (err == nil) != want {
+				t.Errorf("%s of %q: %v", field, id, err)
+			}
+		}
+		// What is no name as a whole is none, whatever its end is.
+		if err := protovalidate.Validate(&pb.GetTokenRequest{Tenant: id}); err == nil && !isLabel(strings.TrimPrefix(id, "tenants/")) {
+			t.Errorf("the name %q is taken", id)
+		}
+	})
+}
+
+// isLabel is the rule once more, without a regular expression.
+func isLabel(id string) bool {
+	for i := range len(id) {
+		letter, digit, hyphen := id[i] >= 'a' && id[i] <= 'z', id[i] >= '0' && id[i] <= '9', id[i] == '-'
+		if !letter && !digit && !hyphen || i == 0 && !letter || i == len(id)-1 && hyphen {
+			return false
+		}
+	}
+	return id != "" && len(id) <= 63
+}
