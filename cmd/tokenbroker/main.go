@@ -1,11 +1,13 @@
 // Command tokenbroker hands out Smokeball access tokens over gRPC. "serve" runs
 // it in production, "dev" on a developer's machine with everything it needs.
 // It exits with 0 when it has done what it was asked, with 1 when that failed,
-// and with 2 when it could not be understood.
+// and with 2 when it could not be understood. "access explain" exits with 1 when
+// the answer is no, and with 2 when there is none.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -40,6 +42,7 @@ type commands struct {
 	Keyset  keysetCommand    `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
 	Tenants tenantsCommand   `cmd:"" help:"Write the registry of tenants to a file, and put it back."`
 	Audit   auditCommand     `cmd:"" help:"Verify the audit log."`
+	Access  accessCommand    `cmd:"" help:"Check the access file, and ask it who may do what."`
 	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
 	Version kong.VersionFlag `env:"-" help:"Print the version."`
 }
@@ -66,9 +69,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintf(stderr, "tokenbroker: %v\nTry \"tokenbroker --help\".\n", err)
 		return 2
 	}
-	if err := command.Run(); err != nil {
+	err = command.Run()
+	var code exit
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &code):
+		return int(code)
+	default:
 		_, _ = fmt.Fprintf(stderr, "tokenbroker: %v\n", err)
 		return 1
 	}
-	return 0
 }
+
+// exit is the exit code of a command that has said all there is to say.
+type exit int
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
