@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,23 +160,73 @@ func TestAResealDoesNotWaitForARecordToComeToRest(t *testing.T) {
 	f.create(t, newTenant("acme"))
 	l := newLine(t, f.url)
 	rotated := f.openAt(t, l.url(), file.rotated(0))
-	var read atomic.Int32
+	read, last := 0, ""
 	l.onAnswer("HMGET", func() {
-		read.Add(1)
+		read++
 		current, err := f.Tenant(context.Background(), "acme")
 		if err == nil {
-			_, err = f.UpdateTenant(context.Background(), *current)
+			current, err = f.UpdateTenant(context.Background(), *current)
 		}
 		if err != nil {
 			t.Error(err)
+			return
 		}
+		last = current.Etag
 	})
 	done, err := rotated.Reseal(t.Context(), redisstore.ResealOptions{})
 	if err != nil || done.Changed != 1 || done.Anew != 0 {
 		t.Errorf("Reseal = %+v, %v", done, err)
 	}
-	if n := read.Load(); n < 2 || n > 20 {
-		t.Errorf("read %d times", n)
+	if got, err := f.Tenant(t.Context(), "acme"); err != nil || got.Etag != last {
+		t.Errorf("there is %+v, %v, and the last change made it %s", got, err, last)
+	}
+	if read < 2 || read > 20 {
+		t.Errorf("read %d times", read)
+	}
+}
+
+func TestAResealNeverPutsATokenBackThatWasReplaced(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Start(t).URL())
+	file := newKeysetFile(t)
+	f.sealedWith(t, file.load()).create(t, newTenant("acme"))
+	replaced, ended := keyOf("replaced"), keyOf("ended")
+	f.save(t, replaced, newToken("before", time.Minute, time.Hour))
+	f.save(t, ended, newToken("ended", time.Minute, time.Hour))
+	l := newLine(t, f.url)
+	rotated := f.openAt(t, l.url(), file.rotated(0))
+	var once sync.Once
+	l.onAnswer("\r\nGET\r\n$"+fmt.Sprint(len(tokenKey(replaced))), func() {
+		once.Do(func() {
+			if _, err := f.Save(context.Background(), replaced, newToken("after", 0, 2*time.Hour)); err != nil {
+				t.Error(err)
+			}
+			if err := f.raw.Del(context.Background(), tokenKey(ended)).Err(); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+	wantResealed(t, rotated, false, 2, 0) // The tenant, and the token once it was read again.
+	if got, _, err := rotated.Load(t.Context(), replaced); err != nil || text(got) != "after" || !near(f.pttl(t, tokenKey(replaced)), 2*time.Hour) {
+		t.Errorf("there is %s, error %v", text(got), err)
+	}
+	if got, _, err := rotated.Load(t.Context(), ended); err != nil || got != nil {
+		t.Errorf("what had ended is %s, error %v", text(got), err)
+	}
+}
+
+func TestAResealOfTokensWhoseAnswerWasLostSucceeds(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t, redistest.Start(t).URL())
+	file := newKeysetFile(t)
+	f.sealedWith(t, file.load()).create(t, newTenant("acme"))
+	f.save(t, keyOf("acme"), newToken("sealed", 0, time.Hour))
+	l := newLine(t, f.url)
+	rotated := f.openAt(t, l.url(), file.rotated(0))
+	l.loseAnswer("'KEEPTTL'")
+	wantResealed(t, rotated, false, 2, 0)
+	if l.answersLost() != 1 {
+		t.Error("no answer was lost")
 	}
 }
 
@@ -213,17 +262,16 @@ func TestAResealIsOnDiskWhenItSaysSo(t *testing.T) {
 	f.create(t, newTenant("acme"))
 	l := newLine(t, f.url)
 	rotated := f.openAt(t, l.url(), file.rotated(0))
+	wantResealed(t, rotated, true, 251, 0)
 	waited := calledTimes(t, f.raw, "waitaof")
 	l.loseAnswer("evalsha")
-	if r, err := rotated.Reseal(t.Context(), redisstore.ResealOptions{}); err != nil || r.Anew != 251 {
-		t.Errorf("Reseal = %+v, %v", r, err)
-	}
-	if l.answersLost() != 1 {
-		t.Error("no answer was lost")
-	}
+	wantResealed(t, rotated, false, 251, 0)
 	l.loseAnswer("waitAOF")
 	wantResealed(t, rotated, false, 0, 251)
-	if now := calledTimes(t, f.raw, "waitaof"); waited != "1" || now != "4" {
+	if lost := l.answersLost(); lost != 2 {
+		t.Errorf("%d answers were lost", lost)
+	}
+	if now := calledTimes(t, f.raw, "waitaof"); waited != "2" || now != "5" {
 		t.Errorf("waited %s times before and %s after, want once for each reseal, and again for a lost answer", waited, now)
 	}
 	// From now on nothing is synced. Who says that all is well, though there is nothing to

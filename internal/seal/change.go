@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -146,16 +145,16 @@ func change(ctx context.Context, path string, do func(*content, *Keyset) error) 
 	if err != nil {
 		return err
 	}
-	locked, err := lock(path)
+	unlock, err := lock(path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = locked.Close() }()
-	info, err := locked.Stat()
+	defer unlock()
+	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	b, err := io.ReadAll(locked)
+	b, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}

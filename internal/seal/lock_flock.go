@@ -6,33 +6,25 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
-// lock opens the file at path and locks it for others that do the same, until it
-// is closed or the process ends.
-func lock(path string) (*os.File, error) {
-	for {
-		f, err := os.Open(path)
-		if err != nil {
-			return nil, err
-		}
-		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-			_ = f.Close()
-			if errors.Is(err, syscall.EWOULDBLOCK) {
-				return nil, fmt.Errorf("keyset %s: another command is changing it: try again when that is done", path)
-			}
-			return nil, fmt.Errorf("keyset %s: cannot be locked: %w", path, err)
-		}
-		opened, err := f.Stat()
-		if err != nil {
-			_ = f.Close()
-			return nil, err
-		}
-		if there, err := os.Stat(path); err == nil && os.SameFile(opened, there) {
-			return f, nil
-		}
-		// Somebody has replaced it between the opening and the lock.
-		_ = f.Close()
+// lock keeps others that do the same from changing the file at path, until the
+// function that it returns is called or the process ends. It is the directory
+// that is locked: the file is replaced, and who has locked the one before knows
+// nothing of that.
+func lock(path string) (unlock func(), err error) {
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return nil, err
 	}
+	if err := syscall.Flock(int(dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = dir.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("keyset %s: another command is changing it, or has locked its directory: try again when that is done", path)
+		}
+		return nil, fmt.Errorf("keyset %s: its directory cannot be locked: %w", path, err)
+	}
+	return func() { _ = dir.Close() }, nil
 }

@@ -2,7 +2,5 @@
 
 package seal
 
-import "os"
-
-// lock only opens the file: on this system nobody keeps two changes apart.
-func lock(path string) (*os.File, error) { return os.Open(path) }
+// lock does nothing: on this system nobody keeps two changes apart.
+func lock(string) (unlock func(), err error) { return func() {}, nil }
