@@ -100,3 +100,13 @@ access.yaml:2: roles: must not be empty
 		t.Errorf("the example: exit code %d, %q", code, stderr)
 	}
 }
+
+func TestAccessExplainFindsTheFileInTheServersConfiguration(t *testing.T) {
+	t.Parallel()
+	file := accessFile(t, "rules:\n- {principals: [jwt:ops], roles: [tenant.admin], tenants: ['*']}\n")
+	config := filepath.Join(t.TempDir(), "config.yaml")
+	if err := os.WriteFile(config, []byte("access-file: "+file+"\nredis-url: redis://127.0.0.1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	wantVerb(t, "allowed by the rule in access.yaml:2", "access", "explain", "--config="+config, "jwt:ops", "GetTenant", "tenants/acme")
+}

@@ -10,7 +10,9 @@ import (
 	"sync"
 	"time"
 
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/seal"
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/simulator"
@@ -73,7 +75,11 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), log: log, drainTimeout: 5 * time.Second, embedded: true})
+	records, err := audit.Open(audit.Config{Sink: "none", Logger: log})
+	if err != nil {
+		return err
+	}
+	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), watcher: reload.New(log), audit: records, log: log, drainTimeout: 5 * time.Second, embedded: true})
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,10 @@ import (
 	"log/slog"
 	"net"
 
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/config"
 	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/seal"
 )
 
@@ -18,7 +20,8 @@ type serveCommand struct {
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
 	log := c.Logger(out.stderr)
-	keyset, err := seal.Load(ctx, c.KeysetFile)
+	watcher := reload.New(log)
+	keyset, err := c.watchKeyset(ctx, watcher)
 	if err != nil {
 		return fmt.Errorf("keyset: %w", err)
 	}
@@ -26,13 +29,13 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	tlsConfig, err := c.TLS()
-	if err != nil {
-		return fmt.Errorf("tls: %w", err)
-	}
 	overrides, err := c.Overrides()
 	if err != nil {
 		return err
+	}
+	records, err := audit.Open(audit.Config{Sink: c.Audit, Stdout: out.stdout, Logger: log, Strict: c.AuditStrict})
+	if err != nil {
+		return fmt.Errorf("audit: %w", err)
 	}
 	var listener net.ListenConfig
 	api, err := listener.Listen(ctx, "tcp", c.GRPCAddr)
@@ -44,11 +47,14 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("ops: %w", err)
 	}
 	s, err := newService(serviceConfig{
-		store: store, overrides: overrides, tls: tlsConfig, log: log,
+		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, log: log,
 		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
 	})
 	if err != nil {
+		return err
+	}
+	if err := c.watchCallers(s); err != nil {
 		return err
 	}
 	return s.run(ctx, api, operators)

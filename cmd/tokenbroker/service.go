@@ -2,16 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"log/slog"
 	"net"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"smokeball.internal/tokenbroker/internal/access"
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/ops"
 	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/smokeball"
 )
@@ -20,7 +23,9 @@ import (
 type serviceConfig struct {
 	store            *redisstore.Store
 	overrides        smokeball.Overrides
-	tls              *tls.Config
+	callers          *callers // nil: everyone is an administrator
+	watcher          *reload.Watcher
+	audit            *audit.Log
 	log              *slog.Logger
 	exchangeRate     float64       // 0: broker's default
 	maxStaleness     time.Duration // 0: broker's default
@@ -33,6 +38,7 @@ type serviceConfig struct {
 type service struct {
 	serviceConfig
 	broker   *broker.Broker
+	guard    *access.Guard
 	registry *broker.Registry
 	api      *rpc.Server
 	ops      *ops.Server
@@ -46,9 +52,14 @@ func newService(c serviceConfig) (*service, error) {
 		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness,
 	})
 	registry := broker.NewRegistry(tokens, c.store)
-	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats))
+	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
+	guard, certificates := access.Unguarded(tokens), (*access.Certificates)(nil)
+	if c.callers != nil {
+		guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates
+	}
 	api, err := rpc.NewServer(rpc.Config{
-		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, TLS: c.tls, MaxConnectionAge: c.maxConnectionAge,
+		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, Guard: guard, Certificates: certificates, Audit: c.audit,
+		MaxConnectionAge: c.maxConnectionAge,
 	})
 	if err != nil {
 		return nil, err
@@ -56,7 +67,7 @@ func newService(c serviceConfig) (*service, error) {
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	metrics.MustRegister(warnings)
 	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
-	return &service{c, tokens, registry, api, operators, warnings}, nil
+	return &service{c, tokens, guard, registry, api, operators, warnings}, nil
 }
 
 // look returns what the store warns of, by kind.
@@ -78,6 +89,10 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	tasks.Go(func() error { return s.ops.Serve(operators) })
 	tasks.Go(func() error { return s.api.Serve(api) })
 	tasks.Go(func() error { s.store.Follow(failed, s.broker); return nil })
+	tasks.Go(func() error { s.watcher.Run(failed); return nil })
+	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
+	var recorder sync.WaitGroup // It outlives what it records.
+	recorder.Go(func() { s.audit.Run(recording) })
 	starting, started := context.WithCancel(failed)
 	ready := make(chan struct{})
 	tasks.Go(func() error { defer close(ready); s.becomeReady(starting); return nil })
@@ -104,6 +119,8 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	stop()
 	s.ops.Close(limit)
 	err := tasks.Wait()
+	stopRecording()
+	recorder.Wait()
 	_ = s.store.Close()
 	s.log.Info("shut down")
 	return err

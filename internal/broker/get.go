@@ -39,6 +39,20 @@ func (b *Broker) Refresh(ctx context.Context, id string, scopes []string, reject
 	})
 }
 
+// Labels returns a tenant's labels: as they are in memory, where changes are heard
+// of, or with fresh as they are in the store.
+func (b *Broker) Labels(ctx context.Context, id string, fresh bool) (map[string]string, error) {
+	lookUp := b.subject
+	if fresh {
+		lookUp = b.reload
+	}
+	s, err := lookUp(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return s.tenant.Labels, nil
+}
+
 // answer finds the entry that the tenant and scopes mean, and has find find a
 // token for it. What it comes to counts only for the tenant as it is registered
 // by then: it may have been disabled while the call waited. And before a refusal

@@ -5,18 +5,16 @@
 package config
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"os"
 	"time"
 
 	"github.com/alecthomas/kong"
 
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/smokeball"
 )
 
@@ -29,10 +27,15 @@ type Serve struct {
 
 	Redis `embed:""`
 
-	TLSCertFile  string `name:"tls-cert-file" placeholder:"FILE" help:"Certificate chain of the gRPC API, PEM."`
-	TLSKeyFile   string `name:"tls-key-file" placeholder:"FILE" help:"Its private key, PEM."`
-	ClientCAFile string `name:"client-ca-file" placeholder:"FILE" help:"Certificate authorities of callers, PEM. Whoever has a certificate of theirs may call everything."`
-	Insecure     bool   `help:"Serve plain text, and take everyone for an administrator. Refused for other than loopback addresses."`
+	TLSCertFile   string `name:"tls-cert-file" placeholder:"FILE" help:"Certificate chain of the gRPC API, PEM."`
+	TLSKeyFile    string `name:"tls-key-file" placeholder:"FILE" help:"Its private key, PEM."`
+	TLSMinVersion string `name:"tls-min-version" default:"1.3" enum:"1.2,1.3" placeholder:"VERSION" help:"Lowest version of TLS: 1.3, or 1.2 for callers that cannot do better. Default ${default}."`
+	Insecure      bool   `help:"Serve plain text, and take everyone for an administrator. Refused for other than loopback addresses."`
+
+	Callers `embed:""`
+
+	Audit       string `default:"stdout" placeholder:"SINK" help:"Where the audit log goes: stdout, file:PATH, syslog, syslog:udp://HOST:PORT, syslog:tcp://HOST:PORT, or none. See docs/security.md. Default ${default}."`
+	AuditStrict bool   `name:"audit-strict" help:"Refuse tokens, too, while the audit log cannot be written. Changes of tenants are refused then in any case."`
 
 	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
 
@@ -62,14 +65,21 @@ func (c *Serve) Validate() error {
 			return fmt.Errorf("%s=%s: want HOST:PORT", addr.flag, addr.value)
 		}
 	}
-	withTLS := c.TLSCertFile != "" || c.TLSKeyFile != "" || c.ClientCAFile != ""
+	if err := audit.ValidateSink(c.Audit); err != nil {
+		return fmt.Errorf("--audit: %w", err)
+	}
+	withTLS := c.TLSCertFile != "" || c.TLSKeyFile != ""
 	switch {
-	case c.Insecure && withTLS:
-		return errors.New("--insecure and TLS files exclude each other")
+	case c.Insecure && (withTLS || c.Callers.any()):
+		return errors.New("--insecure, which takes everyone for an administrator, excludes TLS files, client authorities, an access file and bearer tokens")
 	case c.Insecure && !loopback(c.GRPCAddr):
 		return fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr)
-	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == "" || c.ClientCAFile == ""):
-		return errors.New("--tls-cert-file, --tls-key-file and --client-ca-file are needed (or --insecure, on a loopback address)")
+	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == ""):
+		return errors.New("--tls-cert-file and --tls-key-file are needed (or --insecure, on a loopback address)")
+	case !c.Insecure && c.ClientCAFile == "" && c.JWTIssuer == "":
+		return errors.New("--client-ca-file or --jwt-issuer is needed, since nobody else is served (or --insecure, on a loopback address)")
+	case !c.Insecure && c.AccessFile == "":
+		return errors.New("--access-file is needed, since nobody may do anything without a rule (or --insecure, on a loopback address)")
 	case !(c.ExchangeRate >= minExchangeRate && c.ExchangeRate <= maxExchangeRate): // Nor NaN.
 		return fmt.Errorf("--exchange-rate must be from %v to %v", minExchangeRate, maxExchangeRate)
 	case c.MaxStaleness < minStaleness:
@@ -106,31 +116,6 @@ func (c *Serve) Overrides() (smokeball.Overrides, error) {
 		overrides[place] = endpoint
 	}
 	return overrides, nil
-}
-
-// TLS returns the TLS configuration of the gRPC API; nil with --insecure.
-func (c *Serve) TLS() (*tls.Config, error) {
-	if c.Insecure {
-		return nil, nil
-	}
-	certificate, err := tls.LoadX509KeyPair(c.TLSCertFile, c.TLSKeyFile)
-	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", c.TLSCertFile, c.TLSKeyFile, err)
-	}
-	pem, err := os.ReadFile(c.ClientCAFile)
-	if err != nil {
-		return nil, err
-	}
-	callers := x509.NewCertPool()
-	if !callers.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("%s has no PEM certificate in it", c.ClientCAFile)
-	}
-	return &tls.Config{
-		MinVersion:   tls.VersionTLS13,
-		Certificates: []tls.Certificate{certificate},
-		ClientAuth:   tls.RequireAndVerifyClientCert,
-		ClientCAs:    callers,
-	}, nil
 }
 
 // Logger returns a logger that writes to w.

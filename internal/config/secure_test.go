@@ -2,22 +2,11 @@ package config_test
 
 import (
 	"bytes"
-	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
-	"net"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"smokeball.internal/tokenbroker/internal/config"
 	"smokeball.internal/tokenbroker/internal/secret"
@@ -50,174 +39,50 @@ func TestAddressesHaveAPort(t *testing.T) {
 	}
 }
 
-func TestTLSFilesGoTogether(t *testing.T) {
-	const cert, key, ca = "--tls-cert-file=c", "--tls-key-file=k", "--client-ca-file=a"
-	for name, args := range map[string][]string{
-		"none":                       {},
-		"no certificate":             {key, ca},
-		"no key":                     {cert, ca},
-		"no authorities":             {cert, key},
-		"insecure and all":           {cert, key, ca, "--insecure"},
-		"insecure and a certificate": {cert, "--insecure"},
-		"insecure and authorities":   {ca, "--insecure"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			_, err := parse(t, "", nil, append(args, "--keyset-file=k")...)
-			wantRefused(t, err, "insecure")
-		})
-	}
-	if _, err := parse(t, "", nil, cert, key, ca, "--keyset-file=k", "--grpc-addr=0.0.0.0:9090"); err != nil {
-		t.Errorf("all three: %v", err)
-	}
-}
-
-// authority signs certificates.
-type authority struct {
-	certificate *x509.Certificate
-	key         *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) authority {
-	t.Helper()
-	a := authority{&x509.Certificate{Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign}, nil}
-	_, a.key = a.sign(t, a.certificate)
-	return a
-}
-
-// sign completes and signs template; an authority without a key signs itself.
-func (a authority) sign(t *testing.T, template *x509.Certificate) (der []byte, key *ecdsa.PrivateKey) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template.SerialNumber = big.NewInt(time.Now().UnixNano())
-	template.NotBefore, template.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
-	signer := a.key
-	if signer == nil {
-		signer = key
-	}
-	der, err = x509.CreateCertificate(rand.Reader, template, a.certificate, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if a.key == nil {
-		a.certificate.Raw, a.certificate.PublicKey = der, &key.PublicKey
-	}
-	return der, key
-}
-
-// issue returns a certificate for what usage says.
-func (a authority) issue(t *testing.T, usage x509.ExtKeyUsage) tls.Certificate {
-	t.Helper()
-	der, key := a.sign(t, &x509.Certificate{Subject: pkix.Name{CommonName: "leaf"}, DNSNames: []string{"broker"},
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage}})
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
-func (a authority) pem() string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: a.certificate.Raw}))
-}
-
-// files writes a server's certificate and key, and the callers' authorities.
-func files(t *testing.T, server, callers authority) *config.Serve {
-	t.Helper()
-	certificate := server.issue(t, x509.ExtKeyUsageServerAuth)
-	key, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &config.Serve{
-		TLSCertFile:  write(t, "cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]}))),
-		TLSKeyFile:   write(t, "key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: key}))),
-		ClientCAFile: write(t, "ca.pem", callers.pem()),
-	}
-}
-
-func TestTLS(t *testing.T) {
-	ours, callers, strangers := newAuthority(t), newAuthority(t), newAuthority(t)
-	server, err := files(t, ours, callers).TLS()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
-		name        string
-		certificate []tls.Certificate
-		version     uint16 // the caller's highest
-		works       bool
+func TestWhoMayCallIsSaid(t *testing.T) {
+	const cert, key, ca, rules = "--tls-cert-file=c", "--tls-key-file=k", "--client-ca-file=a", "--access-file=r"
+	const issuer, audience, keys = "--jwt-issuer=i", "--jwt-audience=broker", "--jwt-keys=jwks.json"
+	for name, test := range map[string]struct {
+		args []string
+		word string // that the error has in it; empty: fine
 	}{
-		{"a caller", []tls.Certificate{callers.issue(t, x509.ExtKeyUsageClientAuth)}, tls.VersionTLS13, true},
-		{"a stranger", []tls.Certificate{strangers.issue(t, x509.ExtKeyUsageClientAuth)}, tls.VersionTLS13, false},
-		{"one of the server's authority", []tls.Certificate{ours.issue(t, x509.ExtKeyUsageClientAuth)}, tls.VersionTLS13, false},
-		{"a certificate for servers", []tls.Certificate{callers.issue(t, x509.ExtKeyUsageServerAuth)}, tls.VersionTLS13, false},
-		{"nobody", nil, tls.VersionTLS13, false},
-		{"a caller of yesterday", []tls.Certificate{callers.issue(t, x509.ExtKeyUsageClientAuth)}, tls.VersionTLS12, false},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			roots := x509.NewCertPool()
-			roots.AppendCertsFromPEM([]byte(ours.pem()))
-			err := shakeHands(t, server, &tls.Config{RootCAs: roots, ServerName: "broker", Certificates: test.certificate,
-				MinVersion: tls.VersionTLS12, MaxVersion: test.version})
-			if test.works != (err == nil) {
-				t.Errorf("server: %v", err)
-			}
-		})
-	}
-}
-
-// shakeHands returns the server's word on the handshake: with TLS 1.3 the client
-// is done before it is refused.
-func shakeHands(t *testing.T, server, client *tls.Config) error {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	went := make(chan struct{})
-	go func() {
-		defer close(went)
-		dialer := tls.Dialer{Config: client}
-		if conn, err := dialer.DialContext(ctx, "tcp", l.Addr().String()); err == nil {
-			_, _ = conn.Read(make([]byte, 1)) // Until the server closes.
-			_ = conn.Close()
-		}
-	}()
-	conn, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = tls.Server(conn, server).HandshakeContext(ctx)
-	_ = conn.Close()
-	<-went
-	return err
-}
-
-func TestBadTLSFiles(t *testing.T) {
-	a := newAuthority(t)
-	for name, spoil := range map[string]func(*config.Serve){
-		"no certificate file":   func(c *config.Serve) { c.TLSCertFile = filepath.Join(t.TempDir(), "missing") },
-		"no key file":           func(c *config.Serve) { c.TLSKeyFile = filepath.Join(t.TempDir(), "missing") },
-		"no authorities file":   func(c *config.Serve) { c.ClientCAFile = filepath.Join(t.TempDir(), "missing") },
-		"a key of another":      func(c *config.Serve) { c.TLSKeyFile = files(t, a, a).TLSKeyFile },
-		"authorities of nobody": func(c *config.Serve) { c.ClientCAFile = write(t, "ca.pem", "nobody") },
-		"a key as authority":    func(c *config.Serve) { c.ClientCAFile = c.TLSKeyFile },
+		"none":                       {nil, "--insecure"},
+		"certificates":               {[]string{cert, key, ca, rules}, ""},
+		"tokens":                     {[]string{cert, key, rules, issuer, audience, keys}, ""},
+		"both":                       {[]string{cert, key, ca, rules, issuer, audience, keys}, ""},
+		"no certificate":             {[]string{key, ca, rules}, "--tls-cert-file"},
+		"no key":                     {[]string{cert, ca, rules}, "--tls-key-file"},
+		"no way to be known":         {[]string{cert, key, rules}, "--client-ca-file or --jwt-issuer"},
+		"no rules":                   {[]string{cert, key, ca}, "--access-file"},
+		"insecure and all":           {[]string{cert, key, ca, rules, "--insecure"}, "--insecure"},
+		"insecure and a certificate": {[]string{cert, "--insecure"}, "--insecure"},
+		"insecure and authorities":   {[]string{ca, "--insecure"}, "--insecure"},
+		"insecure and rules":         {[]string{rules, "--insecure"}, "--insecure"},
+		"insecure and tokens":        {[]string{issuer, audience, keys, "--insecure"}, "--insecure"},
+		"no audience":                {[]string{cert, key, rules, issuer, keys}, "--jwt-audience"},
+		"an empty audience":          {[]string{cert, key, rules, issuer, keys, "--jwt-audience="}, "--jwt-audience"},
+		"no keys":                    {[]string{cert, key, rules, issuer, audience}, "--jwt-keys"},
+		"no issuer":                  {[]string{cert, key, ca, rules, audience, keys}, "--jwt-issuer"},
+		"keys over plain http":       {[]string{cert, key, rules, issuer, audience, "--jwt-keys=http://idp.example/jwks"}, "--jwt-keys"},
+		"keys with a password":       {[]string{cert, key, rules, issuer, audience, "--jwt-keys=https://user:planted@idp.example/jwks"}, "--jwt-keys"},
+		"keys on this host":          {[]string{cert, key, rules, issuer, audience, "--jwt-keys=http://127.0.0.1:9/jwks"}, ""},
+		"keys at a URL":              {[]string{cert, key, rules, issuer, audience, "--jwt-keys=https://idp.example/jwks", "--jwt-keys-ca-file=a"}, ""},
+		"authorities for a file":     {[]string{cert, key, rules, issuer, audience, keys, "--jwt-keys-ca-file=a"}, "--jwt-keys-ca-file"},
+		"TLS 1.2":                    {[]string{cert, key, ca, rules, "--tls-min-version=1.2"}, ""},
+		"TLS 1.1":                    {[]string{cert, key, ca, rules, "--tls-min-version=1.1"}, "--tls-min-version"},
+		"an audit log nowhere":       {[]string{cert, key, ca, rules, "--audit=printer"}, "--audit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := files(t, a, a)
-			spoil(c)
-			if got, err := c.TLS(); err == nil || got != nil {
-				t.Errorf("got %v, %v", got, err)
-			} else if strings.Contains(err.Error(), "PRIVATE KEY") {
-				t.Errorf("%q tells the key", err)
+			_, err := parse(t, "", nil, append(test.args, "--keyset-file=k")...)
+			if test.word != "" {
+				wantRefused(t, err, test.word)
+				if strings.Contains(err.Error(), "planted") {
+					t.Errorf("%q tells a password", err)
+				}
+			} else if err != nil {
+				t.Error(err)
 			}
 		})
-	}
-	if got, err := (&config.Serve{Insecure: true}).TLS(); got != nil || err != nil {
-		t.Errorf("insecure: %v, %v", got, err)
 	}
 }
 

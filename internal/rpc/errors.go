@@ -15,6 +15,8 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"smokeball.internal/tokenbroker/internal/access"
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -58,6 +60,9 @@ func failureOf(c token.Class) failure {
 // it does not know is logged and told as "internal error": driver texts and the
 // like are none of a caller's business.
 func toStatus(ctx context.Context, log *slog.Logger, name string, err error) error {
+	if s := accessStatus(err); s != nil {
+		return s
+	}
 	var field *tenant.FieldError
 	var tooSoon *broker.TooSoonError
 	var refused *token.Failure
@@ -102,6 +107,9 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 	case errors.Is(err, broker.ErrStore):
 		log.ErrorContext(ctx, "store is out of reach", "tenant", name, "error", err)
 		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "the store of tenants and tokens is out of reach", retry(time.Second))
+	case errors.Is(err, audit.ErrUnavailable):
+		log.ErrorContext(ctx, "refused, since it cannot be recorded", "tenant", name, "error", err)
+		return failed(codes.Unavailable, "AUDIT_UNAVAILABLE", "the audit log cannot be written, and without it this is not done", retry(time.Second))
 	case errors.Is(err, broker.ErrClosed):
 		return shuttingDown()
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
@@ -110,6 +118,28 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		log.ErrorContext(ctx, "internal error", "tenant", name, "error", err)
 		return status.Error(codes.Internal, "internal error")
 	}
+}
+
+// accessStatus returns the status for an error of the guard; nil for other
+// errors. It says nothing about what there is.
+func accessStatus(err error) error {
+	var unproved *access.Refused
+	var tooFast *access.TooFastError
+	switch {
+	case errors.Is(err, access.ErrNobody):
+		return failed(codes.Unauthenticated, "UNAUTHENTICATED", err.Error())
+	case errors.As(err, &unproved) && unproved.Temporary():
+		return failed(codes.Unavailable, "IDENTITY_UNAVAILABLE", unproved.Error(), retry(time.Second))
+	case errors.As(err, &unproved):
+		return failed(codes.Unauthenticated, "UNAUTHENTICATED", unproved.Error())
+	case errors.Is(err, access.ErrNotAllowed):
+		return failed(codes.PermissionDenied, "NOT_ALLOWED", access.ErrNotAllowed.Error())
+	case errors.Is(err, access.ErrScopes):
+		return failed(codes.PermissionDenied, "SCOPE_NOT_ALLOWED", access.ErrScopes.Error())
+	case errors.As(err, &tooFast):
+		return failed(codes.ResourceExhausted, "CALLER_TOO_FAST", tooFast.Error(), retry(tooFast.After))
+	}
+	return nil
 }
 
 // shuttingDown sends a caller to another replica.

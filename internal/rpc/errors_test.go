@@ -17,6 +17,24 @@ import (
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
 
+// details returns the details of a status but for the request's id, which all
+// have.
+func details(t *testing.T, s *status.Status) (others []any) {
+	t.Helper()
+	ids := 0
+	for _, detail := range s.Details() {
+		if info, ok := detail.(*errdetails.RequestInfo); ok && info.GetRequestId() != "" {
+			ids++
+		} else {
+			others = append(others, detail)
+		}
+	}
+	if ids != 1 {
+		t.Errorf("details %v, want one request id among them", s.Details())
+	}
+	return others
+}
+
 // wantError checks code and reason, and that RetryInfo is there when waiting
 // helps and is not when it does not. It returns the delay, and the message.
 func wantError(t *testing.T, err error, code codes.Code, reason string) (time.Duration, string) {
@@ -27,7 +45,7 @@ func wantError(t *testing.T, err error, code codes.Code, reason string) (time.Du
 	}
 	var info *errdetails.ErrorInfo
 	var retry *errdetails.RetryInfo
-	for _, detail := range s.Details() {
+	for _, detail := range details(t, s) {
 		switch d := detail.(type) {
 		case *errdetails.ErrorInfo:
 			info = d

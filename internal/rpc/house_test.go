@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/test/bufconn"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/access"
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/rpc"
@@ -50,6 +52,8 @@ type furniture struct {
 	issuer  func(broker.Issuer) broker.Issuer   // puts itself before the real one
 	records func(broker.Records) broker.Records // the same
 	places  func(smokeball.Overrides)           // changes where tokens are asked for
+	guard   func(*broker.Broker) *access.Guard  // nil: everyone may do everything
+	audit   *audit.Log                          // nil: kept nowhere
 }
 
 // at is a context for calls, with more time than any of them needs.
@@ -112,8 +116,12 @@ func newHouse(t testing.TB, f furniture) *house {
 	}
 	tokens := broker.New(broker.Config{Issuer: issuer, Store: store, Tenants: records, Logger: log})
 	t.Cleanup(tokens.Close)
+	guard := access.Unguarded(tokens)
+	if f.guard != nil {
+		guard = f.guard(tokens)
+	}
 	h.server, err = rpc.NewServer(rpc.Config{
-		Broker: tokens, Registry: broker.NewRegistry(tokens, records), Logger: log, Metrics: h.metrics,
+		Broker: tokens, Registry: broker.NewRegistry(tokens, records), Logger: log, Metrics: h.metrics, Guard: guard, Audit: f.audit,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,7 +8,6 @@ import (
 
 	"buf.build/go/protovalidate"
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors"
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	validation "github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/protovalidate"
@@ -22,26 +21,33 @@ import (
 )
 
 // unaryChain is the way of a request to its handler, outermost first: what is
-// counted and logged is what the caller gets, a panic included.
-func unaryChain(log *slog.Logger, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.UnaryServerInterceptor {
+// counted, logged and recorded is what the caller gets, a panic included. Who makes the call, and whether it is
+// one too many, was looked at before (entrance).
+func unaryChain(c Config, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.UnaryServerInterceptor {
+	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard}
 	return []grpc.UnaryServerInterceptor{
 		metrics.UnaryServerInterceptor(),
-		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(log), logOptions(slog.LevelInfo)...), selector.MatchFunc(administrative)),
-		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(log), logOptions(slog.LevelDebug)...), selector.MatchFunc(everyday)),
-		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(c.Logger), logOptions(slog.LevelInfo)...), selector.MatchFunc(administrative)),
+		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug)...), selector.MatchFunc(everyday)),
+		record.unary,
+		recovery.UnaryServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(c.Logger))),
+		authorize.open,
 		explainViolation,
 		validation.UnaryServerInterceptor(validator),
-		nameTenant,
+		name,
+		authorize.unary,
+		record.begin,
 	}
 }
 
 // streamChain is that of reflection and of watching health.
-func streamChain(ended context.Context, log *slog.Logger, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
+func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
 	return []grpc.StreamServerInterceptor{
 		metrics.StreamServerInterceptor(),
-		logging.StreamServerInterceptor(logger(log), logOptions(slog.LevelDebug)...),
-		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+		logging.StreamServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug)...),
+		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(c.Logger))),
 		until(ended),
+		authorizer{c.Guard}.stream,
 	}
 }
 
@@ -52,7 +58,7 @@ func until(ended context.Context) grpc.StreamServerInterceptor {
 		ctx, cancel := context.WithCancel(stream.Context())
 		defer cancel()
 		defer context.AfterFunc(ended, cancel)()
-		err := handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
+		err := handler(srv, endable{stream, ctx})
 		if ended.Err() != nil && stream.Context().Err() == nil {
 			return shuttingDown()
 		}
@@ -74,11 +80,18 @@ func logger(log *slog.Logger) logging.Logger {
 	})
 }
 
+// who adds to a record who has called.
+func who(ctx context.Context) logging.Fields {
+	c := callOf(ctx)
+	return logging.Fields{"request_id", c.id, "principal", c.caller.Principal()}
+}
+
 // logOptions has one record written per call, never its content, at the level ok
 // if the call went well.
 func logOptions(ok slog.Level) []logging.Option {
 	return []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall),
+		logging.WithFieldsFromContext(who),
 		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.MethodTypeFieldKey),
 		logging.WithLevels(func(c codes.Code) logging.Level {
 			switch c {
@@ -106,30 +119,11 @@ func onPanic(log *slog.Logger) recovery.RecoveryHandlerFuncContext {
 
 // explainViolation gives the validation interceptor's answer the details that all
 // errors have here. Since what it refuses never had a valid name, it also stands
-// outside of nameTenant.
+// outside of name.
 func explainViolation(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	resp, err := handler(ctx, req)
 	if status.Code(err) == codes.InvalidArgument {
 		err = violation(err)
 	}
 	return resp, err
-}
-
-// nameTenant adds the tenant's name, valid by now, to the record of the call.
-func nameTenant(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	name := ""
-	switch r := req.(type) {
-	case interface{ GetTenant() string }:
-		name = r.GetTenant()
-	case interface{ GetName() string }:
-		name = r.GetName()
-	case *pb.CreateTenantRequest:
-		name = collection + r.GetTenantId()
-	case *pb.UpdateTenantRequest:
-		name = r.GetTenant().GetName()
-	}
-	if name != "" {
-		logging.AddFields(ctx, logging.Fields{"tenant", name})
-	}
-	return handler(ctx, req)
 }

@@ -33,12 +33,13 @@ func wantBadRequest(t *testing.T, err error, field string) {
 	if size := proto.Size(s.Proto()); size > largestStatus {
 		t.Errorf("the status has %d bytes", size)
 	}
-	if len(s.Details()) != 1 {
-		t.Fatalf("details %v, want one", s.Details())
+	found := details(t, s)
+	if len(found) != 1 {
+		t.Fatalf("details %v, want one", found)
 	}
-	bad, ok := s.Details()[0].(*errdetails.BadRequest)
+	bad, ok := found[0].(*errdetails.BadRequest)
 	if !ok || len(bad.GetFieldViolations()) != 1 {
-		t.Fatalf("details %v, want a BadRequest with one violation", s.Details())
+		t.Fatalf("details %v, want a BadRequest with one violation", found)
 	}
 	if v := bad.GetFieldViolations()[0]; v.GetField() != field || v.GetDescription() == "" {
 		t.Errorf("violation %.300v, want one of %s", v, field)

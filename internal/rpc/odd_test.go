@@ -41,7 +41,7 @@ func TestUnknownErrorIsInternal(t *testing.T) {
 	_, check := h.tenants.CheckTenant(at(t), &pb.CheckTenantRequest{Name: "tenants/acme"})
 	_, rotate := h.tenants.RotateClientSecret(at(t), &pb.RotateClientSecretRequest{Name: "tenants/acme", ClientSecret: "new"})
 	for _, err := range []error{check, rotate} {
-		if s := status.Convert(err); s.Code() != codes.Internal || s.Message() != "internal error" || len(s.Details()) != 0 {
+		if s := status.Convert(err); s.Code() != codes.Internal || s.Message() != "internal error" || len(details(t, s)) != 0 {
 			t.Errorf("got %v %v, want INTERNAL, internal error and no more", err, s.Details())
 		}
 	}

@@ -4,7 +4,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,13 +13,14 @@ import (
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/access"
+	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
 )
 
@@ -32,6 +32,11 @@ const (
 	maxHeader = 64 << 10
 	// Enough for a busy client on one connection; more is held back, not refused.
 	maxStreams = 1000
+	// What a connection may have sent before anybody has read it. It does not grow with
+	// a client's speed.
+	connWindow = 256 << 10
+	// Requests are small, and there is one such buffer for each connection.
+	readBuffer = 8 << 10
 	// Clients that probe a connection more often than this are sent away.
 	minPing = 10 * time.Second
 	// How long those who watch health have to hear that the server is going.
@@ -47,8 +52,12 @@ type Config struct {
 	Logger *slog.Logger
 	// Metrics gets the server's metrics. Required.
 	Metrics prometheus.Registerer
-	// TLS serves TLS; nil serves plain text.
-	TLS *tls.Config
+	// Guard says who may do what. Required.
+	Guard *access.Guard
+	// Certificates serve TLS; nil serves plain text.
+	Certificates *access.Certificates
+	// Audit gets a record of each decision. Required.
+	Audit *audit.Log
 	// MaxConnectionAge ends connections that are older, after what is under way on
 	// them, so that clients connect anew and a balancer can spread them; 0: never.
 	MaxConnectionAge time.Duration
@@ -77,13 +86,20 @@ func NewServer(c Config) (*Server, error) {
 	if err := c.Metrics.Register(metrics); err != nil {
 		return nil, fmt.Errorf("metrics of the server: %w", err)
 	}
+	entrance, err := newEntrance(c)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of the server: %w", err)
+	}
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
-		grpc.ChainUnaryInterceptor(unaryChain(c.Logger, metrics, validator)...),
-		grpc.ChainStreamInterceptor(streamChain(streams, c.Logger, metrics)...),
+		grpc.InTapHandle(entrance.admit),
+		grpc.ChainUnaryInterceptor(unaryChain(c, metrics, validator)...),
+		grpc.ChainStreamInterceptor(streamChain(c, streams, metrics)...),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeader),
+		grpc.StaticConnWindowSize(connWindow),
+		grpc.ReadBufferSize(readBuffer),
 		grpc.ConnectionTimeout(10 * time.Second),
 		grpc.WaitForHandlers(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
@@ -94,12 +110,12 @@ func NewServer(c Config) (*Server, error) {
 		}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPing, PermitWithoutStream: true}),
 	}
-	if c.TLS != nil {
-		options = append(options, grpc.Creds(logHandshakes(credentials.NewTLS(c.TLS), c.Logger)))
+	if c.Certificates != nil {
+		options = append(options, grpc.Creds(newDoor(c.Certificates, c.Guard, c.Logger)))
 	}
 	s := &Server{grpc.NewServer(options...), health.NewServer(), endStreams}
 	pb.RegisterTokenServiceServer(s.server, &tokenService{broker: c.Broker, log: c.Logger})
-	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, log: c.Logger})
+	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, guard: c.Guard, log: c.Logger})
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
 	metrics.InitializeMetrics(s.server)

@@ -212,7 +212,7 @@ func TestPanic(t *testing.T) {
 		"in a flight":          func() error { return h.get(t, "acme") },
 		"in a tenant's flight": func() error { return h.get(t, "panic") },
 	} {
-		if s := status.Convert(call()); s.Code() != codes.Internal || s.Message() != "internal error" || len(s.Details()) != 0 {
+		if s := status.Convert(call()); s.Code() != codes.Internal || s.Message() != "internal error" || len(details(t, s)) != 0 {
 			t.Errorf("%s: %v", name, s)
 		}
 	}

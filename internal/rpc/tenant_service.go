@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
@@ -19,6 +20,7 @@ import (
 const (
 	defaultPageSize    = 50
 	maxPageSize        = 1000
+	minScan            = 200     // Tenants that are looked at together, to find those that the caller may see.
 	maxPageBytes       = 1 << 20 // Clients take 4 MiB, if nobody has told them otherwise.
 	defaultFallbackTTL = 24 * time.Hour
 )
@@ -27,6 +29,7 @@ const (
 type tenantService struct {
 	pb.UnimplementedTenantServiceServer
 	registry *broker.Registry
+	guard    *access.Guard
 	log      *slog.Logger
 }
 
@@ -63,20 +66,29 @@ func (s *tenantService) ListTenants(ctx context.Context, req *pb.ListTenantsRequ
 	if err != nil {
 		return nil, err
 	}
-	tenants, next, err := s.registry.List(ctx, after, size)
-	if err != nil {
-		return nil, toStatus(ctx, s.log, "tenants", err)
-	}
 	resp := &pb.ListTenantsResponse{}
 	bytes := 0
-	for n, t := range tenants {
-		resp.Tenants = append(resp.Tenants, tenantToProto(t))
-		if bytes += proto.Size(resp.Tenants[n]); bytes >= maxPageBytes && n < len(tenants)-1 {
-			next = t.ID
-			break
+	for more := true; more; {
+		tenants, next, err := s.registry.List(ctx, after, max(size+1, minScan))
+		if err != nil {
+			return nil, toStatus(ctx, s.log, "tenants", err)
 		}
+		for _, t := range tenants {
+			if _, err := s.guard.DecideFor(callOf(ctx).caller, access.Query{Method: "GetTenant", Tenant: t.ID}, t.Labels); err != nil {
+				continue
+			}
+			// The next page begins behind a tenant that is shown: its token would tell
+			// of one that is not.
+			if len(resp.Tenants) == size || bytes >= maxPageBytes {
+				resp.NextPageToken = pageToken(tenantID(resp.Tenants[len(resp.Tenants)-1].GetName()))
+				return resp, nil
+			}
+			p := tenantToProto(t)
+			resp.Tenants = append(resp.Tenants, p)
+			bytes += proto.Size(p)
+		}
+		after, more = next, next != ""
 	}
-	resp.NextPageToken = pageToken(next)
 	return resp, nil
 }
 
@@ -89,6 +101,9 @@ func (s *tenantService) UpdateTenant(ctx context.Context, req *pb.UpdateTenantRe
 		return nil, err
 	}
 	updated, err := s.registry.Update(ctx, tenantID(name), req.GetTenant().GetEtag(), req.GetValidateOnly(), func(t *tenant.Tenant) error {
+		if err := s.mayUpdate(ctx, t); err != nil {
+			return err
+		}
 		// The mask is applied to a copy of the registered tenant in the API's form.
 		p := proto.CloneOf(tenantToProto(t))
 		fieldmask.Update(req.GetUpdateMask(), p, proto.CloneOf(req.GetTenant()))
@@ -105,12 +120,19 @@ func (s *tenantService) UpdateTenant(ctx context.Context, req *pb.UpdateTenantRe
 				return &tenant.FieldError{Field: field, Description: "must be given"}
 			}
 		}
-		return nil
+		return s.mayUpdate(ctx, t)
 	})
 	if err != nil {
 		return nil, toStatus(ctx, s.log, name, err)
 	}
 	return &pb.UpdateTenantResponse{Tenant: tenantToProto(updated)}, nil
+}
+
+// mayUpdate says whether the caller may change t as it is: the labels that a rule
+// goes by may have changed since the call began, or be what the call changes.
+func (s *tenantService) mayUpdate(ctx context.Context, t *tenant.Tenant) error {
+	_, err := s.guard.DecideFor(callOf(ctx).caller, access.Query{Method: "UpdateTenant", Tenant: t.ID}, t.Labels)
+	return err
 }
 
 // names says whether the update mask names this field itself.

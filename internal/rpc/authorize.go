@@ -1,0 +1,105 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+
+	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/access"
+)
+
+// authorizer has the guard decide on calls of callers who are known.
+type authorizer struct{ guard *access.Guard }
+
+// open counts calls that are open, from before validation on.
+func (a authorizer) open(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	caller := callOf(ctx).caller
+	if err := caller.Open(); err != nil {
+		return nil, toStatus(ctx, nil, "", err)
+	}
+	defer caller.Close()
+	return handler(ctx, req)
+}
+
+// unary lets only that pass which a rule allows. The request is valid by now.
+func (a authorizer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	c := callOf(ctx)
+	err := a.decide(ctx, c, req, info.FullMethod)
+	if err != nil {
+		return nil, toStatus(ctx, nil, c.tenant, err)
+	}
+	return handler(ctx, req)
+}
+
+func (a authorizer) decide(ctx context.Context, c *call, req any, method string) (err error) {
+	if isHealth(method) {
+		return nil // For everyone who is known.
+	}
+	if _, ok := req.(*pb.ListTenantsRequest); ok {
+		if !a.guard.MayList(c.caller) {
+			return access.ErrNotAllowed
+		}
+		return nil // The handler shows what the caller may see.
+	}
+	name, known := access.MethodNamed(method)
+	if !known {
+		return access.ErrNotAllowed
+	}
+	c.rule, err = a.guard.Decide(ctx, c.caller, access.Query{Method: name, Tenant: tenantID(c.tenant), Scopes: c.scopes})
+	return err
+}
+
+// stream lets a stream begin, and go on, only while its caller may have it.
+// Health is for everyone who is known, reflection for whom any rule is for.
+func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c := callOf(stream.Context())
+	allowed := func() error {
+		if !isHealth(info.FullMethod) && !a.guard.Known(c.caller) {
+			return access.ErrNotAllowed
+		}
+		return nil
+	}
+	if err := c.caller.Open(); err != nil {
+		return toStatus(stream.Context(), nil, "", err)
+	}
+	defer c.caller.Close()
+	ctx, release := a.guard.Hold(stream.Context(), c.caller, allowed)
+	defer release()
+	if ctx.Err() == nil {
+		err := handler(srv, endable{stream, ctx})
+		if ctx.Err() == nil || stream.Context().Err() != nil {
+			return err
+		}
+	}
+	return toStatus(stream.Context(), nil, "", context.Cause(ctx))
+}
+
+func isHealth(method string) bool {
+	return strings.HasPrefix(method, "/"+healthpb.Health_ServiceDesc.ServiceName+"/")
+}
+
+// name notes the tenant and scopes, valid by now, that a call is about.
+func name(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	c := callOf(ctx)
+	switch r := req.(type) {
+	case interface{ GetTenant() string }:
+		c.tenant = r.GetTenant()
+	case interface{ GetName() string }:
+		c.tenant = r.GetName()
+	case *pb.CreateTenantRequest:
+		c.tenant = collection + r.GetTenantId()
+	case *pb.UpdateTenantRequest:
+		c.tenant = r.GetTenant().GetName()
+	}
+	if r, ok := req.(interface{ GetScopes() []string }); ok {
+		c.scopes = r.GetScopes()
+	}
+	if c.tenant != "" {
+		logging.AddFields(ctx, logging.Fields{"tenant", c.tenant})
+	}
+	return handler(ctx, req)
+}

@@ -1,0 +1,148 @@
+package rpc
+
+import (
+	"container/list"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	"google.golang.org/grpc/credentials"
+
+	"smokeball.internal/tokenbroker/internal/access"
+)
+
+// maxStrangers is how many connections may be open on which nobody is known: in
+// the middle of a handshake, or without a certificate and before the first call
+// with a good token. An honest one is known within milliseconds, so what has to
+// go when there are more is the one that has been there for longest.
+const maxStrangers = 1000
+
+// door is the credentials of the server: it has TLS done, learns from the guard
+// who has come, and counts.
+type door struct {
+	credentials.TransportCredentials
+	certificates *access.Certificates
+	guard        *access.Guard
+	log          *slog.Logger
+	some         *rate.Sometimes // A client that tries again and again is one record a second.
+	strangers    *strangers
+}
+
+func newDoor(certificates *access.Certificates, guard *access.Guard, log *slog.Logger) door {
+	return door{credentials.NewTLS(certificates.Config()), certificates, guard, log, &rate.Sometimes{First: 1, Interval: time.Second}, &strangers{}}
+}
+
+// guest is a connection, and what gRPC knows of it (credentials.AuthInfo).
+type guest struct {
+	credentials.TLSInfo
+	caller *access.Caller // by certificate; may be nil
+	peer   string
+
+	mu     sync.Mutex
+	counts *access.Caller // the connection counts as one of this caller's
+	gone   bool
+	forget func() // takes it off the list of strangers
+}
+
+// ServerHandshake implements credentials.TransportCredentials. It says in the log
+// why clients were turned away before they were clients: they see little more
+// than a connection that closes.
+func (d door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	g := &guest{peer: raw.RemoteAddr().String()}
+	g.forget = d.strangers.add(raw)
+	secured, err := d.welcome(raw, g)
+	if err != nil {
+		g.leave()
+		d.some.Do(func() { d.log.Warn("connection refused", "peer", g.peer, "error", err) })
+		return nil, nil, err
+	}
+	return &leaving{secured, g}, g, nil
+}
+
+func (d door) welcome(raw net.Conn, g *guest) (net.Conn, error) {
+	secured, info, err := d.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, err
+	}
+	g.TLSInfo = info.(credentials.TLSInfo)
+	if g.caller, err = d.certificates.Caller(g.State); err != nil {
+		return nil, err
+	}
+	if g.caller != nil {
+		d.guard.Connected(g.caller)
+		return secured, g.known(d.guard, g.caller)
+	}
+	return secured, nil
+}
+
+// Clone implements credentials.TransportCredentials.
+func (d door) Clone() credentials.TransportCredentials {
+	d.TransportCredentials = d.TransportCredentials.Clone()
+	return d
+}
+
+// known says that somebody was found to be on the connection, which counts as one
+// of theirs from then on; the first who comes. The error says that they have too many.
+func (g *guest) known(guard *access.Guard, c *access.Caller) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.counts != nil || g.gone {
+		return nil
+	}
+	if err := guard.Connect(c); err != nil {
+		return err
+	}
+	g.counts = c
+	g.forget()
+	return nil
+}
+
+func (g *guest) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.gone {
+		return
+	}
+	g.gone = true
+	g.forget()
+	if g.counts != nil {
+		g.counts.Disconnect()
+	}
+}
+
+// leaving notices when a connection closes.
+type leaving struct {
+	net.Conn
+	guest *guest
+}
+
+// Close implements net.Conn.
+func (l *leaving) Close() error {
+	l.guest.leave()
+	return l.Conn.Close()
+}
+
+// strangers are the connections on which nobody is known yet, oldest first.
+type strangers struct {
+	mu   sync.Mutex
+	list list.List
+}
+
+// add adds a connection, and closes the oldest if there are too many. forget
+// takes it off the list; it may be called more than once.
+func (s *strangers) add(conn net.Conn) (forget func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.list.Len() >= maxStrangers {
+		oldest := s.list.Front()
+		_ = s.list.Remove(oldest).(net.Conn).Close()
+	}
+	e := s.list.PushBack(conn)
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.list.Remove(e) // Does nothing if it is off the list.
+	}
+}
