@@ -3,8 +3,11 @@ package rpc_test
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"buf.build/go/protovalidate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
@@ -50,4 +53,29 @@ func isLabel(id string) bool {
 		}
 	}
 	return id != "" && len(id) <= 63
+}
+
+// A page token that nobody was given is refused as such, or names a place in the
+// order of tenants; it is never anything else.
+func FuzzPageToken(f *testing.F) {
+	h := newHouse(f, furniture{})
+	h.sim.SetClient(client("acme"))
+	if _, err := h.tenants.CreateTenant(at(f), &pb.CreateTenantRequest{TenantId: "acme", Tenant: fresh("acme")}); err != nil {
+		f.Fatal(err)
+	}
+	for _, token := range []string{"", "MS9hY21l", "MS8", "Mi9hY21l", "MS9BY21l", "MS9hCg", "MS9hYw==", "!!!", "MS9hYmM"} {
+		f.Add(token)
+	}
+	f.Fuzz(func(t *testing.T, token string) {
+		if !utf8.ValidString(token) {
+			return // No client can send it.
+		}
+		page, err := h.tenants.ListTenants(t.Context(), &pb.ListTenantsRequest{PageToken: token})
+		switch code := status.Code(err); {
+		case code != codes.OK && code != codes.InvalidArgument:
+			t.Errorf("%q: %v", token, err)
+		case len(page.GetTenants()) > 1 || page.GetNextPageToken() != "":
+			t.Errorf("%q: %v", token, page)
+		}
+	})
 }
