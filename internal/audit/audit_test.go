@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -233,6 +234,7 @@ func TestWhatCallersSendIsBoundedAndHarmless(t *testing.T) {
 		"long":       {Event: strings.Repeat("e", 1<<20), Scopes: []string{strings.Repeat("s", 1<<20)}, Reason: strings.Repeat("r", 257)},
 		"many":       {Scopes: many, Fields: many},
 		"all of it":  {Principal: strings.Repeat("\x01", 9999), Peer: strings.Repeat("\x02", 9999), Method: strings.Repeat("😀", 9999), Rule: strings.Repeat("\\", 9999), TokenID: strings.Repeat("\x03", 9999), Scopes: []string{strings.Repeat("\x04", 256), strings.Repeat("\x04", 256), strings.Repeat("\x04", 256)}},
+		"lists":      {Scopes: slices.Repeat([]string{strings.Repeat("s", 200)}, 10), Fields: slices.Repeat([]string{"f"}, 100)},
 		"empty ones": {Scopes: make([]string, 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -249,6 +251,12 @@ func TestWhatCallersSendIsBoundedAndHarmless(t *testing.T) {
 			for line := range strings.Lines(out.String()) {
 				if len(line) > 4096 || strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r < ' ' || r > '~' }) {
 					t.Errorf("line of %d bytes: %q", len(line), line)
+				}
+			}
+			if all := records(t, out.String())[1]; name == "lists" {
+				scopes, fields := all["scopes"].([]any), all["fields"].([]any)
+				if len(scopes) != 6 || scopes[5] != "…" || len(fields) != 65 || fields[64] != "…" {
+					t.Errorf("%d scopes, %d fields: %v", len(scopes), len(fields), all)
 				}
 			}
 			if r.Reason != "" {
