@@ -66,6 +66,7 @@ func TestEachChangeOfALogIsFound(t *testing.T) {
 		{"one is no JSON any more", replace(4, strings.Replace(lines[4], `"event"`, `"event`, 1)), []string{"a: line 5: was changed after it was written"}, 0, true},
 		{"one is no JSON any more and its hash is right", replace(4, forge(lines[4], `"event"`, `"event`)), []string{"a: line 5: was changed after it was written"}, 0, true},
 		{"one is of no writer and its hash is right", replace(4, forge(lines[4], `"chain":"`, `"chain":"\u001b`)), []string{"a: line 5: was changed after it was written"}, 0, true},
+		{"one is before the first and its hash is right", append([]string{forge(lines[0], `"seq":1`, `"seq":0`)}, lines...), []string{"a: line 1: was changed after it was written"}, 0, true},
 		{"one is of no time and its hash is right", replace(4, forge(lines[4], `"time":"2`, `"time":"x`)), []string{"a: line 5: was changed after it was written (seq 5, as it says now)"}, 0, true},
 		{"one is cut off", replace(4, lines[4][:50]+"\n"), []string{"a: line 5: is not a whole record"}, 0, true},
 		{"the last is cut off", replace(9, lines[9][:50]), []string{"a: line 10: is not a whole record"}, 0, false},
