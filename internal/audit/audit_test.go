@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -232,7 +233,8 @@ func TestWhatCallersSendIsBoundedAndHarmless(t *testing.T) {
 		"no UTF-8":   {Peer: "\xff\xfe" + strings.Repeat("\xc3", 300), Tenant: strings.Repeat("ö", 200)},
 		"long":       {Event: strings.Repeat("e", 1<<20), Scopes: []string{strings.Repeat("s", 1<<20)}, Reason: strings.Repeat("r", 257)},
 		"many":       {Scopes: many, Fields: many},
-		"all of it":  {Principal: strings.Repeat("\x01", 9999), Peer: strings.Repeat("\x02", 9999), Method: strings.Repeat("😀", 9999), Rule: strings.Repeat("\\", 9999), TokenID: strings.Repeat("\x03", 9999), Scopes: []string{strings.Repeat("\x04", 256), strings.Repeat("\x04", 256), strings.Repeat("\x04", 256)}},
+		"all of it":  {Principal: strings.Repeat("\x01", 9999), Peer: strings.Repeat("\x02", 9999), Method: strings.Repeat("😀", 9999), Rule: strings.Repeat("\\", 9999), TokenID: strings.Repeat("\x03", 9999), Scopes: []string{strings.Repeat("\x04", 999)}},
+		"lists":      {Scopes: slices.Repeat([]string{strings.Repeat("s", 200)}, 10), Fields: slices.Repeat([]string{"f"}, 100)},
 		"empty ones": {Scopes: make([]string, 100_000)},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,6 +252,18 @@ func TestWhatCallersSendIsBoundedAndHarmless(t *testing.T) {
 				if len(line) > 4096 || strings.ContainsFunc(strings.TrimSuffix(line, "\n"), func(r rune) bool { return r < ' ' || r > '~' }) {
 					t.Errorf("line of %d bytes: %q", len(line), line)
 				}
+			}
+			if all := records(t, out.String())[1]; name == "lists" {
+				scopes, fields := all["scopes"].([]any), all["fields"].([]any)
+				if len(scopes) != 6 || scopes[5] != "…" || len(fields) != 65 || fields[64] != "…" {
+					t.Errorf("%d scopes, %d fields: %v", len(scopes), len(fields), all)
+				}
+			}
+			if strings.Contains(out.String(), `"\u2026","\u2026"`) {
+				t.Errorf("it says twice that it is clipped: %s", out.String())
+			}
+			if got, _ := records(t, out.String())[1]["tenant"].(string); r.Tenant != "" && got != strings.Repeat("ö", 126)+"…" {
+				t.Errorf("clipped to %q", got)
 			}
 			if r.Reason != "" {
 				if got := records(t, out.String())[1]["reason"]; got != strings.Repeat("r", 253)+"…" {

@@ -18,6 +18,8 @@ func TestAChangeIsWrittenWhenItReturns(t *testing.T) {
 		var out output
 		l := run(t, audit.Config{Sink: "stdout", Stdout: &out})
 		begin := time.Now()
+		_ = l.Decision(decision())
+		synctest.Wait() // It waits for more decisions, but not for longer than a change.
 		l.change(t, "tenants/acme")
 		if !strings.Contains(out.String(), "tenants/acme") || time.Since(begin) > 0 {
 			t.Errorf("after %v: %s", time.Since(begin), out.String())
@@ -126,6 +128,25 @@ func TestWhatIsDroppedIsTold(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestWhatIsDroppedIsToldThoughNothingFollows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out output
+		l := run(t, audit.Config{Sink: "stdout", Stdout: &out, QueueLength: 1})
+		synctest.Wait()
+		out.block()
+		for range 2 {
+			_ = l.Decision(decision())
+			time.Sleep(time.Second)
+		}
+		out.unblock()
+		time.Sleep(time.Second)
+		if !strings.Contains(out.String(), `"dropped":1`) {
+			t.Errorf("records: %s", out.String())
+		}
+		l.stop()
+	})
 }
 
 func TestChangesFindRoomBehindDecisionsButNotForEver(t *testing.T) {

@@ -7,9 +7,9 @@ import (
 	"strings"
 )
 
-// endSize is how far from its end a file is looked at. It holds thousands of
-// records.
-const endSize = 1 << 20
+// endSize is how far from its end a file is looked at: more than a crash mostly
+// leaves behind the last record.
+const endSize = 4 << 20
 
 var (
 	errNoAudit = errors.New("it is no audit log: move it away, or name another")
@@ -35,9 +35,6 @@ func readEnd(f *os.File, size int64) (ending, error) {
 	}
 	for end := len(text); end > 0; {
 		begin := bytes.LastIndexByte(bytes.TrimSuffix(text[:end], []byte("\n")), '\n') + 1
-		if begin == 0 && int64(len(text)) < size {
-			break // Where this line begins is not seen.
-		}
 		l, _, k := parse(bytes.TrimSuffix(text[begin:end], []byte("\n")))
 		switch {
 		case k == changed && l.Chain == "":

@@ -152,7 +152,7 @@ func TestACrashDuringTheAnnouncementIsAnnouncedToo(t *testing.T) {
 	path := logPath(t)
 	session(t, path, 1)
 	whole := content(t, path)
-	for _, left := range []string{"\n", `{"cha`, `{"cha` + "\n", `{"chain":"12` + "\n" + `{"chain":"34`, `{"chain":"12` + "\n" + `{"chain":"34` + "\n", "\x00\x00\x00"} {
+	for _, left := range []string{"\n", `{"cha`, `{"cha` + "\n", `{"chain":"12` + "\n" + `{"chain":"34`, `{"chain":"12` + "\n" + `{"chain":"34` + "\n", strings.Repeat("\x00", 1<<20)} {
 		put(t, path, whole+left)
 		session(t, path, 1)
 		if report := wantSound(t, content(t, path)); len(report.Notes) != 1 {
@@ -194,8 +194,9 @@ func TestWhatIsNoAuditLogIsNotWrittenTo(t *testing.T) {
 		"another file":         "127.0.0.1 localhost\n",
 		"something else":       "planted",
 		"a newline":            "\n",
-		"a long one":           strings.Repeat("planted\n", 1<<18),
-		"a long end":           whole + strings.Repeat("planted\n", 1<<18),
+		"a long one":           strings.Repeat("planted\n", 1<<20),
+		"a long end":           whole + strings.Repeat("planted\n", 1<<20),
+		"a long one alike":     strings.Repeat(`{"chain":"12345`+"\n", 1<<19),
 		"a last line unlinked": strings.Replace(whole, `"seq":3`, `"seq":x`, 1),
 	} {
 		path := logPath(t)

@@ -13,10 +13,7 @@ type rest struct {
 	first int // number of the first line
 	lines []oddLine
 	more  int
-	bytes int64
-	ends  bool // with a newline
-	sum   hash.Hash
-	never bool // no crash leaves this
+	sum   hash.Hash // of them with their newlines
 }
 
 type oddLine struct {
@@ -26,16 +23,13 @@ type oddLine struct {
 
 // add takes more of the last line, if that is in r.
 func (r *rest) add(text []byte) {
-	if r.sum == nil || len(text) == 0 {
-		return
+	if r.sum != nil {
+		_, _ = r.sum.Write(text) // Never fails, see hash.Hash.
 	}
-	_, _ = r.sum.Write(text) // Never fails, see hash.Hash.
-	r.bytes += int64(len(text))
-	r.ends = text[len(text)-1] == '\n'
 }
 
 // odd takes a line that is not whole, with its newline.
-func (v *verifier) odd(raw []byte, what string, never bool) {
+func (v *verifier) odd(raw []byte, what string) {
 	r := &v.rest
 	if r.sum == nil {
 		*r = rest{first: v.number, sum: sha256.New()}
@@ -45,7 +39,6 @@ func (v *verifier) odd(raw []byte, what string, never bool) {
 	} else {
 		r.more++
 	}
-	r.never = r.never || never
 	r.add(raw)
 }
 
@@ -55,7 +48,7 @@ func (v *verifier) announced(l line) {
 	if l.Event == eventStart && l.TornBytes > 0 {
 		r := v.rest
 		switch {
-		case r.sum != nil && !r.never && r.ends && r.bytes == l.TornBytes && hex.EncodeToString(r.sum.Sum(nil)) == l.TornSHA256:
+		case r.sum != nil && hex.EncodeToString(r.sum.Sum(nil)) == l.TornSHA256:
 			v.note(nil, r.first, fmt.Sprintf("is not a whole record, but what a crash has left: line %d says so", v.number))
 			v.rest = rest{}
 		case !v.mixed: // Else it may be among what others wrote.

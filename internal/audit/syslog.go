@@ -26,7 +26,6 @@ func newSyslog(network, address string) (sink, error) {
 func (s *syslogSink) write(lines []byte, _ bool) (n int, err error) {
 	if s.connection == nil {
 		if s.connection, err = syslog.Dial(s.network, s.address, syslogPriority, syslogTag); err != nil {
-			s.connection = nil
 			return 0, err
 		}
 	}

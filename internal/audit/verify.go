@@ -114,11 +114,11 @@ func (v *verifier) line(text []byte, full bool) {
 	case k == foreign && v.mixed:
 		v.report.Others++
 	case full:
-		v.odd(raw, "is longer than any record", true)
+		v.odd(raw, "is longer than any record")
 	case k == foreign:
-		v.odd(raw, "is no record", false)
+		v.odd(raw, "is no record")
 	case k == torn:
-		v.odd(raw, "is not a whole record", false)
+		v.odd(raw, "is not a whole record")
 	case k == changed:
 		v.refuseRest()
 		v.broken(v.writers[l.Chain])

@@ -65,12 +65,17 @@ func TestEachChangeOfALogIsFound(t *testing.T) {
 		{"the hash of one is edited", replace(4, strings.Replace(lines[4], head(lines[4]), head(lines[5]), 1)), []string{"a: line 5: was changed after it was written (seq 5, as it says now)"}, 0, true},
 		{"one is no JSON any more", replace(4, strings.Replace(lines[4], `"event"`, `"event`, 1)), []string{"a: line 5: was changed after it was written"}, 0, true},
 		{"one is no JSON any more and its hash is right", replace(4, forge(lines[4], `"event"`, `"event`)), []string{"a: line 5: was changed after it was written"}, 0, true},
+		{"one is of no writer and its hash is right", replace(4, forge(lines[4], `"chain":"`, `"chain":"\u001b`)), []string{"a: line 5: was changed after it was written"}, 0, true},
+		{"one is before the first and its hash is right", append([]string{forge(lines[0], `"seq":1`, `"seq":0`)}, lines...), []string{"a: line 1: was changed after it was written"}, 0, true},
+		{"one is of no time and its hash is right", replace(4, forge(lines[4], `"time":"2`, `"time":"x`)), []string{"a: line 5: was changed after it was written (seq 5, as it says now)"}, 0, true},
 		{"one is cut off", replace(4, lines[4][:50]+"\n"), []string{"a: line 5: is not a whole record"}, 0, true},
 		{"the last is cut off", replace(9, lines[9][:50]), []string{"a: line 10: is not a whole record"}, 0, false},
 		{"one is emptied", replace(4, "\n"), []string{"a: line 5: is no record"}, 0, true},
 		{"one is made something else", replace(4, "2026-11-24 nothing happened\n"), []string{"a: line 5: is no record"}, 0, true},
 		{"one is made long", replace(4, strings.Repeat("x", 200_000)+"\n"), []string{"a: line 5: is longer than any record"}, 0, true},
-		{"two are swapped", replace(4, lines[5], lines[4]), nil, 0, true},
+		{"two are swapped", slices.Concat(lines[:4], []string{lines[5], lines[4]}, lines[6:]), []string{
+			"a: line 5: seq 5 is missing (after 4 comes 6)",
+			"a: line 6: has seq 5 behind seq 6: it was moved or inserted"}, 0, true},
 		{"one is moved", slices.Concat(lines[:2], lines[3:7], lines[2:3], lines[7:]), []string{
 			"a: line 3: seq 3 is missing (after 2 comes 4)",
 			"a: line 7: has seq 3 behind seq 7: it was moved or inserted"}, 0, true},
@@ -89,10 +94,6 @@ func TestEachChangeOfALogIsFound(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			if test.name == "two are swapped" {
-				test.lines = slices.Concat(lines[:4], []string{lines[5], lines[4]}, lines[6:])
-				test.findings = []string{"a: line 5: seq 5 is missing (after 4 comes 6)", "a: line 6: has seq 5 behind seq 6: it was moved or inserted"}
-			}
 			report := verify(t, audit.VerifyOptions{}, strings.Join(test.lines, ""))
 			wantFindings(t, report, test.findings...)
 			if len(report.Notes) != test.notes {
@@ -208,6 +209,32 @@ func TestALaterFormatIsNotTakenForThisOne(t *testing.T) {
 	t.Parallel()
 	text := forge(written(t, 0), `"format":1`, `"format":2`)
 	wantFindings(t, verify(t, audit.VerifyOptions{}, text), "a: line 1: begins format 2, and this program reads 1")
+}
+
+func TestFindingsAreNotToldWithoutEnd(t *testing.T) {
+	t.Parallel()
+	text := written(t, 0)
+	for _, line := range []string{"x\n", `{"chain":"` + "\n", strings.Replace(text[:strings.Index(text, "\n")+1], `"start"`, `"stop"`, 1)} {
+		report := verify(t, audit.VerifyOptions{}, text+strings.Repeat(line, 25))
+		if len(report.Findings) != 20 || report.MoreFindings != 5 {
+			t.Errorf("%q: %d findings and %d more", line, len(report.Findings), report.MoreFindings)
+		}
+	}
+}
+
+func TestWritersAreNotToldApartWithoutEnd(t *testing.T) {
+	t.Parallel()
+	start, _, _ := strings.Cut(written(t, 0), "\n")
+	var text strings.Builder
+	for n := range 1<<16 + 2 {
+		text.WriteString(forge(start, start[10:18], fmt.Sprintf("%08x", n)))
+	}
+	report := verify(t, audit.VerifyOptions{}, text.String())
+	if wantFindings(t, report,
+		"a: line 65537: is of another writer than the 65536 before, which are all that are told apart",
+		"a: line 65538: is of another writer than the 65536 before, which are all that are told apart"); len(report.Writers) != 1<<16 {
+		t.Errorf("%d writers", len(report.Writers))
+	}
 }
 
 func TestVerifyKeepsLittleInMemory(t *testing.T) {
