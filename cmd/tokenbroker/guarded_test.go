@@ -56,7 +56,7 @@ const basicRules = `rules:
 func startGuarded(t testing.TB, rules string, args ...string) *guarded {
 	t.Helper()
 	g := &guarded{
-		t: t, dir: t.TempDir(), redis: redistest.Start(t), issuer: startIssuer(t), keyset: keysetFile(t),
+		t: t, dir: t.TempDir(), redis: redistest.Start(t, "--appendonly", "yes"), issuer: startIssuer(t), keyset: keysetFile(t),
 		authority: accesstest.NewAuthority(t), tokens: accesstest.NewTokenIssuer(t, tokenIssuer, "key"),
 	}
 	g.writeServer()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os/signal"
+	"syscall"
 
 	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/config"
@@ -20,10 +22,14 @@ type serveCommand struct {
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
 	log := c.Logger(out.stderr)
+	signal.Ignore(syscall.SIGPIPE) // Who reads the audit log may go; the server must not.
 	watcher := reload.New(log)
 	keyset, err := c.watchKeyset(ctx, watcher)
 	if err != nil {
 		return fmt.Errorf("keyset: %w", err)
+	}
+	if everybody, err := seal.WorldReadable(c.KeysetFile); err == nil && everybody {
+		log.Warn("every user of this machine may read the keyset file", "file", c.KeysetFile)
 	}
 	store, err := openStore(&c.Redis, keyset, log)
 	if err != nil {

@@ -54,10 +54,10 @@ type Tokens struct {
 // keyring is a set of the issuer's keys, and the callers whose tokens these have
 // signed.
 type keyring struct {
-	number  uint64
-	keys    []jose.JSONWebKey
-	bySum map[string]bool // :: thumbprint
-	known   *lru.Cache[[sha256.Size]byte, *Caller]
+	number uint64
+	keys   []jose.JSONWebKey
+	bySum  map[string]bool // :: thumbprint
+	known  *lru.Cache[[sha256.Size]byte, *Caller]
 }
 
 // NewTokens returns a verifier of tokens that name this issuer and one of these

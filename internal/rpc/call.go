@@ -27,6 +27,7 @@ type call struct {
 	tenant string   // resource name; empty before it is known to be valid
 	scopes []string // asked for; the same
 	rule   string   // that allows it
+	begun  bool     // a change, and it is recorded that it begins
 }
 
 type callKey struct{}

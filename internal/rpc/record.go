@@ -58,9 +58,11 @@ func (r recorder) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 		if t, ok := resp.(interface{ GetToken() *pb.Token }); ok && err == nil {
 			record.TokenID = t.GetToken().GetTokenId()
 		}
-		switch {
-		case event == eventChange && c.rule != "":
+		if event == eventChange && c.rule != "" { // Its begin may be written still, if it was not in time.
 			record.Phase, record.Fields = "end", fieldsOf(req)
+		}
+		switch {
+		case c.begun:
 			if unwritten := r.audit.Change(context.WithoutCancel(ctx), record); unwritten != nil {
 				r.log.ErrorContext(ctx, "the end of a change is not in the audit log", "request_id", c.id, "tenant", c.tenant,
 					"principal", record.Principal, "outcome", record.Outcome, "error", unwritten)
@@ -86,6 +88,7 @@ func (r recorder) begin(ctx context.Context, req any, info *grpc.UnaryServerInfo
 		if err := r.audit.Change(ctx, record); err != nil {
 			return nil, toStatus(ctx, r.log, c.tenant, err)
 		}
+		c.begun = true
 	}
 	return handler(ctx, req)
 }
