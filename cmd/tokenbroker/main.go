@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"strings"
@@ -21,6 +22,10 @@ import (
 )
 
 func main() {
+	// The libraries' HTTP writes to the standard logger what it was sent, and with
+	// GODEBUG=http2debug=1 what it sends, Authorization and all. What matters of it
+	// comes back as errors.
+	log.SetOutput(io.Discard)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	context.AfterFunc(ctx, stop) // A second signal ends it at once.
 	// Compose and Kubernetes write VAR= for what is not set.

@@ -22,6 +22,10 @@ type serveCommand struct {
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
 	log := c.Logger(out.stderr)
+	// Before there is a secret in memory. Where it cannot be done, serving goes before.
+	if err := forbidCoreDumps(); err != nil {
+		log.Warn("a crash may write secrets to disk", "error", err)
+	}
 	signal.Ignore(syscall.SIGPIPE) // Who reads the audit log may go; the server must not.
 	watcher := reload.New(log)
 	keyset, err := c.watchKeyset(ctx, watcher)

@@ -70,6 +70,9 @@ var (
 	// ErrScopeNotRegistered: the tenant is registered with scopes, and these are
 	// not among them.
 	ErrScopeNotRegistered = errors.New("scope is not among those the tenant is registered with")
+	// ErrTooManyScopeSets: the tenant's callers have tokens for as many different
+	// sets of scopes as they may, and this is another.
+	ErrTooManyScopeSets = errors.New("tokens are held for too many different sets of scopes of this tenant")
 	// ErrMinRemaining: only a token that was bought a moment ago, or not even that,
 	// lives as long as is asked for.
 	ErrMinRemaining = errors.New("tokens of this tenant do not live that long")
@@ -120,6 +123,7 @@ type Broker struct {
 	seed    maphash.Seed // for what differs between replicas
 
 	subjects   sync.Map // :: tenant id (string) → *subject
+	scopeSets  sync.Map // :: tenant id (string) → *scopeSets
 	loads      singleflight.Group
 	subjectsMu sync.Mutex     // held to change subjects and reads together
 	reads      map[*read]bool // look-ups under way

@@ -40,13 +40,28 @@ func (b *Broker) entry(s *subject, c token.Credential, digest string) *entry {
 		})
 	}
 	e := v.(*entry)
+	b.asks(s, e)
+	return e
+}
+
+// asks notes that the tenant asks for the entry.
+func (b *Broker) asks(s *subject, e *entry) {
 	if e.subject.Load() != s {
 		e.subject.Store(s)
 		if before, _ := e.askers.Swap(s.tenant.ID, s); before != any(s) && e.token.Load() != nil {
 			b.compare(e)
 		}
 	}
-	return e
+}
+
+// askedBy says whether the tenant, as it is registered in s, has asked for the
+// entry.
+func (e *entry) askedBy(s *subject) bool {
+	if e.subject.Load() == s {
+		return true
+	}
+	asker, ok := e.askers.Load(s.tenant.ID)
+	return ok && asker == any(s)
 }
 
 // fallback returns the credential with the secret before this one, of a tenant

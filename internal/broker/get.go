@@ -94,7 +94,11 @@ func (b *Broker) find(ctx context.Context, s *subject, scopes []string, find fun
 	if err != nil {
 		return nil, err
 	}
-	return find(ctx, b.entry(s, c, digest))
+	e, err := b.admit(s, c, digest)
+	if err != nil {
+		return nil, err
+	}
+	return find(ctx, e)
 }
 
 // get is the rule of Get for one key.

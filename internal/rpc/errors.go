@@ -86,6 +86,8 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return failed(codes.FailedPrecondition, "TENANT_DISABLED", name+" is disabled")
 	case errors.Is(err, broker.ErrScopeNotRegistered):
 		return failed(codes.FailedPrecondition, "SCOPE_REJECTED", name+" is registered with other scopes than these")
+	case errors.Is(err, broker.ErrTooManyScopeSets):
+		return failed(codes.ResourceExhausted, "TOO_MANY_SCOPE_SETS", name+": tokens are held for too many different sets of scopes; ask for fewer, or register the tenant's scopes and ask for none", retry(time.Minute))
 	case errors.Is(err, broker.ErrMinRemaining):
 		return failed(codes.FailedPrecondition, "MIN_REMAINING_UNREACHABLE", "tokens of "+name+" do not live that long: min_remaining must be shorter than their life by a minute, or by a quarter of it if that is less")
 	case errors.As(err, &tooSoon):

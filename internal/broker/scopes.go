@@ -1,0 +1,61 @@
+package broker
+
+import (
+	"sync"
+
+	"smokeball.internal/tokenbroker/internal/token"
+)
+
+// maxScopeSets is how many different sets of scopes the callers of one tenant may
+// have tokens for at a time, beside the registered scopes. Each set is a token of
+// its own, and billed, so that a caller who invents sets would spend the tenant's
+// money; what services ask for in earnest is written in their code, and is one set
+// or two for each kind of service.
+const maxScopeSets = 16
+
+// scopeSets are the sets of scopes that callers of one tenant have named.
+type scopeSets struct {
+	mu      sync.Mutex
+	digests map[string]bool // :: key digest → true, some of which no longer count
+}
+
+// admit returns the entry for scopes that a caller has named, or
+// ErrTooManyScopeSets. A set counts for as long as there is an entry for it: until
+// its token has expired unused, or a refusal of it is forgotten. It is this
+// replica's count. What is served already is served without a lock, and the
+// registered scopes always are.
+func (b *Broker) admit(s *subject, c token.Credential, digest string) (*entry, error) {
+	if digest == s.digest {
+		return b.entry(s, c, digest), nil
+	}
+	if v, ok := b.entries.Load(digest); ok && v.(*entry).askedBy(s) {
+		b.asks(s, v.(*entry))
+		return v.(*entry), nil
+	}
+	v, _ := b.scopeSets.LoadOrStore(s.tenant.ID, &scopeSets{digests: map[string]bool{}})
+	named := v.(*scopeSets)
+	named.mu.Lock()
+	defer named.mu.Unlock()
+	for d := range named.digests {
+		if !b.counts(s, d) {
+			delete(named.digests, d)
+		}
+	}
+	if !named.digests[digest] && len(named.digests) >= maxScopeSets {
+		return nil, ErrTooManyScopeSets
+	}
+	named.digests[digest] = true
+	return b.entry(s, c, digest), nil
+}
+
+// counts says whether there is an entry with this digest that the tenant has asked
+// for, and may still ask for: not one of a former secret, or of scopes that are not
+// admitted any more.
+func (b *Broker) counts(s *subject, digest string) bool {
+	v, ok := b.entries.Load(digest)
+	if !ok || !s.buys(v.(*entry)) {
+		return false
+	}
+	_, asked := v.(*entry).askers.Load(s.tenant.ID)
+	return asked
+}
