@@ -84,10 +84,12 @@ var varying = []struct {
 	with string
 }{
 	{regexp.MustCompile(`"accessToken": "[^"]*"`), `"accessToken": "eyJraWQiOi…"`},
-	{regexp.MustCompile(`"(tokenId|etag|[a-zA-Z]+Time|remaining|retryDelay)": "[^"]*"`), `"$1": "…"`},
+	{regexp.MustCompile(`"(tokenId|etag|requestId|[a-zA-Z]+Time|remaining|retryDelay)": "[^"]*"`), `"$1": "…"`},
 	{regexp.MustCompile(`in [0-9a-z.]+ at the earliest`), `in … at the earliest`},
 	{regexp.MustCompile(`from \d{4}-\d\d-\d\dT[0-9:]+Z on`), `from … on`},
 	{regexp.MustCompile(`(request )[0-9a-f-]{36}`), `$1…`},
+	{regexp.MustCompile(`(writer|head) [0-9a-f]{32,64}`), `$1 …`},
+	{regexp.MustCompile(`\d{4}-\d\d-\d\dT[0-9:.]+Z to \d{4}-\d\d-\d\dT[0-9:.]+Z`), `… to …`},
 }
 
 func alike(s string) string {
@@ -218,18 +220,19 @@ func TestTheREADMEsSession(t *testing.T) {
 func TestTheREADMEsProduction(t *testing.T) {
 	needPorts(t)
 	text, _ := readme(t)
-	settings := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindStringSubmatch(section(t, text, "In production"))
-	if settings == nil {
-		t.Fatal("the README has no settings in YAML")
-	}
 	dir := t.TempDir()
 	writeCertificates(t, dir)
 	redis := redistest.Start(t)
-	changed := strings.NewReplacer("rediss://redis.internal:6379", redis.URL(), "0.0.0.0:9090", "127.0.0.1:9090").Replace(settings[1])
+	files := map[string]string{"redis-password": "unused\n"}
+	for _, block := range regexp.MustCompile("(?s)```yaml\n(# (\\S+)\n.*?)```").FindAllStringSubmatch(section(t, text, "In production"), -1) {
+		files[block[2]] = block[1]
+	}
+	changed := strings.NewReplacer("rediss://redis.internal:6379", redis.URL(), "0.0.0.0:9090", "127.0.0.1:9090").Replace(files["tokenbroker.yaml"])
 	if !strings.Contains(changed, redis.URL()) || !strings.Contains(changed, "127.0.0.1:9090") {
 		t.Fatalf("the README's settings have other addresses than this test knows:\n%s", changed)
 	}
-	for name, content := range map[string]string{"tokenbroker.yaml": changed, "redis-password": "unused\n"} {
+	files["tokenbroker.yaml"] = changed
+	for name, content := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
 		}
