@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/jellydator/ttlcache/v3"
 
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
@@ -46,7 +46,7 @@ type Guard struct {
 	tokens   *Tokens
 	tenants  Tenants
 	policy   atomic.Pointer[Policy]
-	accounts *lru.Cache[string, *account]
+	accounts *ttlcache.Cache[string, *account]
 	anyone   *Caller // who calls without proof; nil: nobody may
 
 	mu   sync.Mutex
@@ -60,10 +60,7 @@ const maxAccounts = 100_000
 // NewGuard returns a guard that lets nobody do anything, until it is given a
 // policy. tokens verifies bearer tokens; nil: they are refused.
 func NewGuard(tokens *Tokens, tenants Tenants) *Guard {
-	accounts, err := lru.New[string, *account](maxAccounts)
-	if err != nil {
-		panic(err) //nolint:forbidigo // The size above is positive.
-	}
+	accounts := ttlcache.New(ttlcache.WithCapacity[string, *account](maxAccounts))
 	g := &Guard{tokens: tokens, tenants: tenants, accounts: accounts, held: map[*hold]struct{}{}}
 	g.policy.Store(&Policy{})
 	return g
@@ -96,16 +93,11 @@ func (g *Guard) Connected(c *Caller) {
 // know gives a caller the account of its principal.
 func (g *Guard) know(c *Caller) *Caller {
 	name := c.Principal()
-	a, ok := g.accounts.Get(name)
-	if !ok {
-		fresh := newAccount()
-		if before, found, _ := g.accounts.PeekOrAdd(name, fresh); found {
-			a = before
-		} else {
-			a = fresh
-		}
+	item := g.accounts.Get(name)
+	if item == nil {
+		item, _ = g.accounts.GetOrSet(name, newAccount())
 	}
-	c.account.CompareAndSwap(nil, a)
+	c.account.CompareAndSwap(nil, item.Value())
 	return c
 }
 

@@ -18,7 +18,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/jellydator/ttlcache/v3"
 )
 
 const (
@@ -57,7 +57,7 @@ type keyring struct {
 	number uint64
 	keys   []jose.JSONWebKey
 	bySum  map[string]bool // :: thumbprint
-	known  *lru.Cache[[sha256.Size]byte, *Caller]
+	known  *ttlcache.Cache[[sha256.Size]byte, *Caller]
 }
 
 // NewTokens returns a verifier of tokens that name this issuer and one of these
@@ -97,10 +97,7 @@ func (t *Tokens) SetKeys(jwks []byte) error {
 	case len(ring.keys) > maxKeys:
 		return fmt.Errorf("the JWK set has more than %d keys", maxKeys)
 	}
-	var err error
-	if ring.known, err = lru.New[[sha256.Size]byte, *Caller](remembered); err != nil {
-		return err
-	}
+	ring.known = ttlcache.New(ttlcache.WithCapacity[[sha256.Size]byte, *Caller](remembered), ttlcache.WithDisableTouchOnHit[[sha256.Size]byte, *Caller]())
 	if before := t.keys.Load(); before != nil {
 		ring.number = before.number + 1
 	}
@@ -154,17 +151,14 @@ func (t *Tokens) Caller(raw string) (*Caller, error) {
 	}
 	sum := sha256.Sum256([]byte(raw))
 	now := time.Now()
-	if c, ok := ring.known.Get(sum); ok {
-		if !now.Before(c.expires) {
-			return nil, errExpired
-		}
-		return c, nil
+	if item := ring.known.Get(sum); item != nil {
+		return item.Value(), nil
 	}
 	c, err := t.verify(ring, raw, now)
 	if err != nil {
 		return nil, err
 	}
-	ring.known.Add(sum, c)
+	ring.known.Set(sum, c, c.expires.Sub(now))
 	return c, nil
 }
 
