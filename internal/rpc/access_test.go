@@ -205,6 +205,20 @@ func TestAnAdministratorByLabelStaysWithinIt(t *testing.T) {
 	}
 }
 
+// Rules by label cannot be asked while the registry is out of reach, which is said
+// as it is to everybody else.
+func TestLabelsThatCannotBeLookedUp(t *testing.T) {
+	t.Parallel()
+	h, g := newGuardedHouse(t, furniture{}, rootRules+`
+  - principals: ["jwt:team"]
+    roles: [token.reader]
+    labels: {team: blue}
+`)
+	h.stopRedis()
+	_, err := get(g.as(t, "team"), h, "acme")
+	wantError(t, err, codes.Unavailable, "STORE_UNAVAILABLE")
+}
+
 func TestScopesAreAllowedOrNot(t *testing.T) {
 	t.Parallel()
 	h, g := newGuardedHouse(t, furniture{}, rootRules+`

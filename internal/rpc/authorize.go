@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -13,13 +14,16 @@ import (
 )
 
 // authorizer has the guard decide on calls of callers who are known.
-type authorizer struct{ guard *access.Guard }
+type authorizer struct {
+	guard *access.Guard
+	log   *slog.Logger
+}
 
 // open counts calls that are open, from before validation on.
 func (a authorizer) open(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	caller := callOf(ctx).caller
 	if err := caller.Open(); err != nil {
-		return nil, toStatus(ctx, nil, "", err)
+		return nil, toStatus(ctx, a.log, "", err)
 	}
 	defer caller.Close()
 	return handler(ctx, req)
@@ -30,7 +34,7 @@ func (a authorizer) unary(ctx context.Context, req any, info *grpc.UnaryServerIn
 	c := callOf(ctx)
 	err := a.decide(ctx, c, req, info.FullMethod)
 	if err != nil {
-		return nil, toStatus(ctx, nil, c.tenant, err)
+		return nil, toStatus(ctx, a.log, c.tenant, err)
 	}
 	return handler(ctx, req)
 }
@@ -64,7 +68,7 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		return nil
 	}
 	if err := c.caller.Open(); err != nil {
-		return toStatus(stream.Context(), nil, "", err)
+		return toStatus(stream.Context(), a.log, "", err)
 	}
 	defer c.caller.Close()
 	ctx, release := a.guard.Hold(stream.Context(), c.caller, allowed)
@@ -75,7 +79,7 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 			return err
 		}
 	}
-	return toStatus(stream.Context(), nil, "", context.Cause(ctx))
+	return toStatus(stream.Context(), a.log, "", context.Cause(ctx))
 }
 
 func isHealth(method string) bool {
