@@ -19,13 +19,13 @@ type authorizer struct {
 	log   *slog.Logger
 }
 
-// open counts calls that are open, from before validation on.
+// open has the call count as open until it is answered.
 func (a authorizer) open(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	caller := callOf(ctx).caller
-	if err := caller.Open(); err != nil {
-		return nil, toStatus(ctx, a.log, "", err)
+	c := callOf(ctx)
+	if !c.claim() {
+		return nil, toStatus(ctx, a.log, "", context.Canceled)
 	}
-	defer caller.Close()
+	defer c.caller.Close()
 	return handler(ctx, req)
 }
 
@@ -67,8 +67,8 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		}
 		return nil
 	}
-	if err := c.caller.Open(); err != nil {
-		return toStatus(stream.Context(), a.log, "", err)
+	if !c.claim() {
+		return toStatus(stream.Context(), a.log, "", context.Canceled)
 	}
 	defer c.caller.Close()
 	ctx, release := a.guard.Hold(stream.Context(), c.caller, allowed)
