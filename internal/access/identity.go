@@ -2,6 +2,8 @@ package access
 
 import (
 	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"errors"
 	"fmt"
 	"strings"
@@ -70,8 +72,14 @@ func fromCertificate(chain []*x509.Certificate) (*Caller, error) {
 	for _, name := range leaf.DNSNames {
 		c.names = append(c.names, "dns:"+strings.ToLower(name))
 	}
-	if subject := leaf.Subject.String(); subject != "" {
-		c.names = append(c.names, "subject:"+subject)
+	// Not leaf.Subject, which has only the last of several common names, and an order
+	// of its own.
+	var subject pkix.RDNSequence
+	if _, err := asn1.Unmarshal(leaf.RawSubject, &subject); err != nil {
+		return nil, errors.New("the certificate's subject is not a distinguished name")
+	}
+	if len(subject) > 0 {
+		c.names = append(c.names, "subject:"+subject.String())
 	}
 	if len(c.names) == 0 {
 		return nil, errors.New("the certificate names nobody: it has no SPIFFE ID, no DNS name and no subject")

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"net"
 	"slices"
 	"strings"
@@ -114,8 +115,14 @@ func TestNamesOfACertificate(t *testing.T) {
 	}{
 		"all": {func(x *x509.Certificate) { accesstest.SPIFFE(id)(x); x.DNSNames = []string{"Billing.internal", "b"} },
 			[]string{id, "dns:billing.internal", "dns:b", "subject:CN=caller"}},
-		"a subject":            {nil, []string{"subject:CN=caller"}},
-		"a longer subject":     {func(x *x509.Certificate) { x.Subject.Organization = []string{"Acme, Inc."} }, []string{`subject:CN=caller,O=Acme\, Inc.`}},
+		"a subject":        {nil, []string{"subject:CN=caller"}},
+		"a longer subject": {func(x *x509.Certificate) { x.Subject.Organization = []string{"Acme, Inc."} }, []string{`subject:CN=caller,O=Acme\, Inc.`}},
+		"two common names": {func(x *x509.Certificate) {
+			name := func(s string) pkix.AttributeTypeAndValue {
+				return pkix.AttributeTypeAndValue{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: s}
+			}
+			x.Subject = pkix.Name{ExtraNames: []pkix.AttributeTypeAndValue{name("mallory"), name("administrator")}}
+		}, []string{"subject:CN=administrator,CN=mallory"}},
 		"a DNS name alone":     {func(x *x509.Certificate) { x.Subject, x.DNSNames = pkix.Name{}, []string{"billing"} }, []string{"dns:billing"}},
 		"none":                 {func(x *x509.Certificate) { x.Subject = pkix.Name{} }, nil},
 		"two SPIFFE IDs":       {accesstest.SPIFFE(id, other), nil},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -159,6 +160,36 @@ limits:
 	eventually(t, "closed", func() bool { _, err := get(g.as(t, "reader"), h, "globex"); return err == nil })
 }
 
+// A call is open from its headers on, whether its message comes or not.
+func TestACallWithoutAMessageIsOpen(t *testing.T) {
+	t.Parallel()
+	h, g := newGuardedHouse(t, furniture{}, rootRules+`
+limits:
+  - principals: ["jwt:reader"]
+    open_calls: 2
+`)
+	g.create(t, h, "acme", nil)
+	leave, cancel := context.WithCancel(g.as(t, "reader"))
+	defer cancel()
+	for range 2 {
+		if _, err := h.conn.NewStream(leave, &grpc.StreamDesc{}, pb.TokenService_GetToken_FullMethodName); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := get(g.as(t, "reader"), h, "acme")
+	wantError(t, err, codes.ResourceExhausted, "CALLER_TOO_FAST")
+	if _, err := get(g.as(t, "other"), h, "acme"); err != nil {
+		t.Errorf("another caller: %v", err)
+	}
+	cancel()
+	eventually(t, "closed", func() bool { _, err := get(g.as(t, "reader"), h, "acme"); return err == nil })
+	for range 5 { // Each counts once, and not any more when it has been answered.
+		if _, err := get(g.as(t, "reader"), h, "acme"); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // Who administers by label cannot reach further than the label, nor lose a tenant
 // to a place where it cannot be found.
 func TestAnAdministratorByLabelStaysWithinIt(t *testing.T) {
@@ -203,6 +234,20 @@ func TestAnAdministratorByLabelStaysWithinIt(t *testing.T) {
 	if len(names) != 6 || slices.Contains(names, "tenants/red") || !slices.IsSorted(names) {
 		t.Errorf("listed %v", names)
 	}
+}
+
+// Rules by label cannot be asked while the registry is out of reach, which is said
+// as it is to everybody else.
+func TestLabelsThatCannotBeLookedUp(t *testing.T) {
+	t.Parallel()
+	h, g := newGuardedHouse(t, furniture{}, rootRules+`
+  - principals: ["jwt:team"]
+    roles: [token.reader]
+    labels: {team: blue}
+`)
+	h.stopRedis()
+	_, err := get(g.as(t, "team"), h, "acme")
+	wantError(t, err, codes.Unavailable, "STORE_UNAVAILABLE")
 }
 
 func TestScopesAreAllowedOrNot(t *testing.T) {

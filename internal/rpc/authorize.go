@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"log/slog"
 	"strings"
 
 	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
@@ -13,15 +14,18 @@ import (
 )
 
 // authorizer has the guard decide on calls of callers who are known.
-type authorizer struct{ guard *access.Guard }
+type authorizer struct {
+	guard *access.Guard
+	log   *slog.Logger
+}
 
-// open counts calls that are open, from before validation on.
+// open has the call count as open until it is answered.
 func (a authorizer) open(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	caller := callOf(ctx).caller
-	if err := caller.Open(); err != nil {
-		return nil, toStatus(ctx, nil, "", err)
+	c := callOf(ctx)
+	if !c.claim() {
+		return nil, toStatus(ctx, a.log, "", context.Canceled)
 	}
-	defer caller.Close()
+	defer c.caller.Close()
 	return handler(ctx, req)
 }
 
@@ -30,7 +34,7 @@ func (a authorizer) unary(ctx context.Context, req any, info *grpc.UnaryServerIn
 	c := callOf(ctx)
 	err := a.decide(ctx, c, req, info.FullMethod)
 	if err != nil {
-		return nil, toStatus(ctx, nil, c.tenant, err)
+		return nil, toStatus(ctx, a.log, c.tenant, err)
 	}
 	return handler(ctx, req)
 }
@@ -63,8 +67,8 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 		}
 		return nil
 	}
-	if err := c.caller.Open(); err != nil {
-		return toStatus(stream.Context(), nil, "", err)
+	if !c.claim() {
+		return toStatus(stream.Context(), a.log, "", context.Canceled)
 	}
 	defer c.caller.Close()
 	ctx, release := a.guard.Hold(stream.Context(), c.caller, allowed)
@@ -75,7 +79,7 @@ func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamS
 			return err
 		}
 	}
-	return toStatus(stream.Context(), nil, "", context.Cause(ctx))
+	return toStatus(stream.Context(), a.log, "", context.Cause(ctx))
 }
 
 func isHealth(method string) bool {

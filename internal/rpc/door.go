@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"container/list"
+	"errors"
 	"log/slog"
 	"net"
 	"sync"
@@ -43,7 +44,7 @@ type guest struct {
 	mu     sync.Mutex
 	counts *access.Caller // the connection counts as one of this caller's
 	gone   bool
-	forget func() // takes it off the list of strangers
+	forget func() (there bool) // takes it off the list of strangers
 }
 
 // ServerHandshake implements credentials.TransportCredentials. It says in the log
@@ -84,7 +85,8 @@ func (d door) Clone() credentials.TransportCredentials {
 }
 
 // known says that somebody was found to be on the connection, which counts as one
-// of theirs from then on; the first who comes. The error says that they have too many.
+// of theirs from then on; the first who comes. The error says that they have too
+// many, or that it had to go before.
 func (g *guest) known(guard *access.Guard, c *access.Caller) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -94,10 +96,15 @@ func (g *guest) known(guard *access.Guard, c *access.Caller) error {
 	if err := guard.Connect(c); err != nil {
 		return err
 	}
+	if !g.forget() { // gRPC may not close a second time what is closed already.
+		c.Disconnect()
+		return errCrowded
+	}
 	g.counts = c
-	g.forget()
 	return nil
 }
+
+var errCrowded = errors.New("there are too many connections on which nobody is known, and this one was among them")
 
 func (g *guest) leave() {
 	g.mu.Lock()
@@ -131,8 +138,8 @@ type strangers struct {
 }
 
 // add adds a connection, and closes the oldest if there are too many. forget
-// takes it off the list; it may be called more than once.
-func (s *strangers) add(conn net.Conn) (forget func()) {
+// takes it off the list, and says whether it was there still.
+func (s *strangers) add(conn net.Conn) (forget func() (there bool)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.list.Len() >= maxStrangers {
@@ -140,9 +147,11 @@ func (s *strangers) add(conn net.Conn) (forget func()) {
 		_ = s.list.Remove(oldest).(net.Conn).Close()
 	}
 	e := s.list.PushBack(conn)
-	return func() {
+	return func() bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		before := s.list.Len()
 		s.list.Remove(e) // Does nothing if it is off the list.
+		return s.list.Len() < before
 	}
 }

@@ -114,6 +114,8 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return failed(codes.Unavailable, "AUDIT_UNAVAILABLE", "the audit log cannot be written, and without it this is not done", retry(time.Second))
 	case errors.Is(err, broker.ErrClosed):
 		return shuttingDown()
+	case errors.Is(err, errCrowded): // Nobody hears it: the connection is closed.
+		return status.Error(codes.Unavailable, err.Error())
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return status.FromContextError(err).Err()
 	default:

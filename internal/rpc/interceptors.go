@@ -24,7 +24,7 @@ import (
 // counted, logged and recorded is what the caller gets, a panic included. Who makes the call, and whether it is
 // one too many, was looked at before (entrance).
 func unaryChain(c Config, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.UnaryServerInterceptor {
-	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard}
+	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard, c.Logger}
 	return []grpc.UnaryServerInterceptor{
 		metrics.UnaryServerInterceptor(),
 		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(c.Logger), logOptions(slog.LevelInfo)...), selector.MatchFunc(administrative)),
@@ -47,7 +47,7 @@ func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetric
 		logging.StreamServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug)...),
 		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(c.Logger))),
 		until(ended),
-		authorizer{c.Guard}.stream,
+		authorizer{c.Guard, c.Logger}.stream,
 	}
 }
 

@@ -1,0 +1,128 @@
+package access_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/access"
+	"smokeball.internal/tokenbroker/internal/access/accesstest"
+	"smokeball.internal/tokenbroker/internal/tenant"
+)
+
+// guarded returns a guard with rules, which looks up labels in tenants, and a
+// function that lets somebody in.
+func guarded(t testing.TB, tenants access.Tenants, rules string) (*access.Guard, func(subject string) *access.Caller) {
+	t.Helper()
+	issuer := accesstest.NewTokenIssuer(t, idp, "one")
+	guard := access.NewGuard(tokens(t, issuer.JWKS()), tenants)
+	policy, err := access.ParsePolicy("access.yaml", []byte(rules))
+	if err != nil {
+		t.Fatal(err)
+	}
+	guard.SetPolicy(policy)
+	return guard, func(subject string) *access.Caller {
+		t.Helper()
+		c, err := guard.Identify(nil, []string{"Bearer " + issuer.Sign(issuer.Claims(subject, audience))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+}
+
+// Who calls from many places at once does not get more than who calls from one.
+func TestARateHoldsForCallsAtOnce(t *testing.T) {
+	const perSecond, atOnce = 1000, 200
+	guard, as := guarded(t, nil, "limits: [{principals: ['jwt:a'], calls_per_second: 1000}]")
+	caller := as("a")
+	began := time.Now()
+	var admitted atomic.Int64
+	var calls sync.WaitGroup
+	for range atOnce {
+		calls.Go(func() {
+			for time.Since(began) < time.Second {
+				var tooFast *access.TooFastError
+				switch err := guard.Admit(caller, "GetToken"); {
+				case err == nil:
+					admitted.Add(1)
+				case !errors.As(err, &tooFast) || tooFast.After <= 0 || tooFast.After > time.Second:
+					t.Errorf("got %v", err)
+				}
+			}
+		})
+	}
+	calls.Wait()
+	if most := int64(perSecond * (1 + time.Since(began).Seconds())); admitted.Load() > most {
+		t.Errorf("%d calls were admitted, want %d at most", admitted.Load(), most)
+	}
+}
+
+// registry is tenants that are looked up in the time that it takes.
+type registry struct {
+	labels map[string]map[string]string
+	memory map[string]bool // of those, which are in memory
+	takes  time.Duration
+	err    error // not nil: the store does not answer
+}
+
+func (r registry) Labels(ctx context.Context, id string, fresh bool) (map[string]string, error) {
+	if fresh || !r.memory[id] {
+		select {
+		case <-time.After(r.takes):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if r.err != nil {
+			return nil, r.err
+		}
+	}
+	labels, ok := r.labels[id]
+	if !ok {
+		return nil, tenant.ErrNotFound
+	}
+	return labels, nil
+}
+
+// Neither the error nor the time tells a tenant that is hidden from one that
+// there is not, whatever deadline the caller sets and however the store fares.
+func TestAHiddenTenantIsNone(t *testing.T) {
+	t.Parallel()
+	away := errors.New("away")
+	for name, test := range map[string]struct {
+		takes, deadline time.Duration
+		err, want       error
+	}{
+		"as a rule":                          {time.Millisecond, time.Minute, nil, access.ErrNotAllowed},
+		"a deadline between two looks":       {10 * time.Millisecond, 15 * time.Millisecond, nil, access.ErrNotAllowed},
+		"a deadline in the middle of a look": {10 * time.Millisecond, 5 * time.Millisecond, nil, access.ErrNotAllowed},
+		"a deadline after the looks":         {10 * time.Millisecond, 30 * time.Millisecond, nil, access.ErrNotAllowed},
+		"a store that does not answer":       {2 * time.Second, time.Minute, away, away},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				red := map[string]string{"team": "red"}
+				guard, as := guarded(t, registry{map[string]map[string]string{"held": red, "stored": red}, map[string]bool{"held": true}, test.takes, test.err},
+					"rules: [{principals: ['jwt:a'], roles: [token.reader], labels: {team: blue}}]")
+				caller := as("a")
+				took := map[string]time.Duration{}
+				for _, id := range []string{"held", "stored", "none"} {
+					ctx, cancel := context.WithTimeout(t.Context(), test.deadline)
+					began := time.Now()
+					_, err := guard.Decide(ctx, caller, access.Query{Method: "GetToken", Tenant: id})
+					cancel()
+					if took[id] = time.Since(began); !errors.Is(err, test.want) {
+						t.Errorf("%s: got %v, want %v", id, err, test.want)
+					}
+				}
+				if took["held"] != took["none"] || took["stored"] != took["none"] {
+					t.Errorf("took %v", took)
+				}
+			})
+		})
+	}
+}
