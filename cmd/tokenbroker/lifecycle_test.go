@@ -141,7 +141,7 @@ func TestWhatCannotWorkIsSaidAtOnce(t *testing.T) {
 		{"serve --insecure --redis-url=http://user:hunter2@h --keyset-file=" + keyset, 1, "redis://"},
 		{"serve --insecure --issuer-override=us/production=http://example.com/oauth2/token --keyset-file=" + keyset, 2, "loopback"},
 		{"serve --insecure --log-level=loud --keyset-file=" + keyset, 2, "log-level"},
-		{"serve --tls-cert-file=/none --tls-key-file=/none --client-ca-file=/none --keyset-file=" + keyset, 1, "/none"},
+		{"serve --tls-cert-file=/none --tls-key-file=/none --client-ca-file=/none --access-file=/none --keyset-file=" + keyset, 1, "/none"},
 		{"dev --grpc-addr=0.0.0.0:0", 1, "loopback"},
 		{"keyset new " + keyset, 1, "exists"},
 		{"keyset rotate /nonexistent", 1, "/nonexistent"},
@@ -199,12 +199,16 @@ func TestARotatedKeysetReadsWhatIsStored(t *testing.T) {
 func TestAClientThatIsTurnedAwayLeavesATrace(t *testing.T) {
 	dir := t.TempDir()
 	writeCertificates(t, dir)
+	if err := os.WriteFile(filepath.Join(dir, "access.yaml"), []byte("rules: []\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	p := start(t, "serve", "--grpc-addr=127.0.0.1:0", "--ops-addr=127.0.0.1:0", "--redis-url="+redistest.Start(t).URL(), "--keyset-file="+keysetFile(t),
-		"--tls-cert-file="+filepath.Join(dir, "server.pem"), "--tls-key-file="+filepath.Join(dir, "server-key.pem"), "--client-ca-file="+filepath.Join(dir, "ca.pem")).ready()
+		"--tls-cert-file="+filepath.Join(dir, "server.pem"), "--tls-key-file="+filepath.Join(dir, "server-key.pem"), "--client-ca-file="+filepath.Join(dir, "ca.pem"),
+		"--access-file="+filepath.Join(dir, "access.yaml")).ready()
 	if _, err := get(t.Context(), p.connect(), "acme"); err == nil { // Without TLS.
 		t.Error("served")
 	}
-	until(t, "logged", func() bool { return strings.Contains(p.log.String(), "tls handshake refused") })
+	until(t, "logged", func() bool { return strings.Contains(p.log.String(), "connection turned away") })
 }
 
 func TestAnEmptyVariableIsOneThatIsNotSet(t *testing.T) {

@@ -56,7 +56,7 @@ func (d door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, err
 	secured, err := d.welcome(raw, g)
 	if err != nil {
 		g.leave()
-		d.some.Do(func() { d.log.Warn("connection refused", "peer", g.peer, "error", err) })
+		d.some.Do(func() { d.log.Warn("connection turned away", "peer", g.peer, "error", err) })
 		return nil, nil, err
 	}
 	return &leaving{secured, g}, g, nil

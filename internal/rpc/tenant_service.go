@@ -20,7 +20,7 @@ import (
 const (
 	defaultPageSize    = 50
 	maxPageSize        = 1000
-	minScan            = 200     // Tenants that are looked at together, to find those that the caller may see.
+	minScan            = 200     // Tenants that are looked at together where the first are not those that the caller may see.
 	maxPageBytes       = 1 << 20 // Clients take 4 MiB, if nobody has told them otherwise.
 	defaultFallbackTTL = 24 * time.Hour
 )
@@ -68,8 +68,8 @@ func (s *tenantService) ListTenants(ctx context.Context, req *pb.ListTenantsRequ
 	}
 	resp := &pb.ListTenantsResponse{}
 	bytes := 0
-	for more := true; more; {
-		tenants, next, err := s.registry.List(ctx, after, max(size+1, minScan))
+	for more, scan := true, size+1; more; scan = max(scan, minScan) {
+		tenants, next, err := s.registry.List(ctx, after, scan)
 		if err != nil {
 			return nil, toStatus(ctx, s.log, "tenants", err)
 		}
