@@ -149,9 +149,6 @@ func (g *Guard) grants(c *Caller) *Grants {
 // Known says whether any rule is for the caller.
 func (g *Guard) Known(c *Caller) bool { return g.grants(c).Any() }
 
-// MayList says whether a caller may list tenants: those that it may see.
-func (g *Guard) MayList(c *Caller) bool { return g.grants(c).MayList() }
-
 // Decide says whether a caller may do something, and by which rule. The error is
 // ErrNotAllowed, ErrScopes, or that of Tenants.
 //
