@@ -136,14 +136,12 @@ func (g *Guard) Identify(connected *Caller, authorization []string) (*Caller, er
 
 // grants returns what the policy gives to a caller.
 func (g *Guard) grants(c *Caller) *Grants {
-	policy := g.policy.Load()
-	if held := c.granted.Load(); held != nil && held.policy == policy {
+	if held := c.granted.Load(); held != nil && held.policy == g.policy.Load() {
 		return held.grants
 	}
-	grants := policy.Grants(c.names)
-	c.account.Load().set(grants.Limits())
-	c.granted.Store(&granted{policy, grants})
-	return grants
+	held := c.account.Load().grant(&g.policy, c.names)
+	c.granted.Store(held)
+	return held.grants
 }
 
 // Known says whether any rule is for the caller.
