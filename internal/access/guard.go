@@ -136,21 +136,16 @@ func (g *Guard) Identify(connected *Caller, authorization []string) (*Caller, er
 
 // grants returns what the policy gives to a caller.
 func (g *Guard) grants(c *Caller) *Grants {
-	policy := g.policy.Load()
-	if held := c.granted.Load(); held != nil && held.policy == policy {
+	if held := c.granted.Load(); held != nil && held.policy == g.policy.Load() {
 		return held.grants
 	}
-	grants := policy.Grants(c.names)
-	c.account.Load().set(grants.Limits())
-	c.granted.Store(&granted{policy, grants})
-	return grants
+	held := c.account.Load().grant(&g.policy, c.names)
+	c.granted.Store(held)
+	return held.grants
 }
 
 // Known says whether any rule is for the caller.
 func (g *Guard) Known(c *Caller) bool { return g.grants(c).Any() }
-
-// MayList says whether a caller may list tenants: those that it may see.
-func (g *Guard) MayList(c *Caller) bool { return g.grants(c).MayList() }
 
 // Decide says whether a caller may do something, and by which rule. The error is
 // ErrNotAllowed, ErrScopes, or that of Tenants.

@@ -3,6 +3,9 @@ package access_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -125,4 +128,31 @@ func TestAHiddenTenantIsNone(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However many tokens and connections a principal has, what it may do is kept once.
+func TestWhatAPrincipalMayDoIsKeptOnce(t *testing.T) {
+	ids := make([]string, 3000)
+	for n := range ids {
+		ids[n] = fmt.Sprint("firm-", n)
+	}
+	guard, as := guarded(t, nil, "rules: [{principals: ['jwt:a'], roles: [token.reader], tenants: ["+strings.Join(ids, ", ")+"]}]")
+	heap := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := heap()
+	callers := make([]*access.Caller, 200)
+	for n := range callers {
+		if callers[n] = as("a"); !guard.Known(callers[n]) {
+			t.Fatal("no rule")
+		}
+	}
+	if each := (heap() - before) / uint64(len(callers)); each > 32<<10 {
+		t.Errorf("%d bytes for each token", each)
+	}
+	runtime.KeepAlive(callers)
+	runtime.KeepAlive(guard)
 }

@@ -29,9 +29,11 @@ type Caller struct {
 	account atomic.Pointer[account]
 }
 
-// granted is what a policy gives, kept until there is another policy.
+// granted is what a policy gives to these names, kept until there is another
+// policy.
 type granted struct {
 	policy *Policy
+	names  []string
 	grants *Grants
 }
 

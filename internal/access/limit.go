@@ -2,6 +2,8 @@ package access
 
 import (
 	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -24,10 +26,27 @@ type account struct {
 	calls, refreshes        *rate.Limiter
 	open, connections       atomic.Int64
 	maxOpen, maxConnections atomic.Int64 // 0: no limit
+
+	mu sync.Mutex
+	// granted is what a caller of the principal was given last. It may be much, and
+	// callers are many: each connection and token is one.
+	granted *granted
 }
 
 func newAccount() *account {
 	return &account{calls: rate.NewLimiter(rate.Inf, 1), refreshes: rate.NewLimiter(rate.Inf, 1)}
+}
+
+// grant returns what the policy gives to these names, and sets the limits.
+func (a *account) grant(current *atomic.Pointer[Policy], names []string) *granted {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	policy := current.Load() // Not one from before somebody else had the lock.
+	if a.granted == nil || a.granted.policy != policy || !slices.Equal(a.granted.names, names) {
+		a.granted = &granted{policy, names, policy.Grants(names)}
+		a.set(a.granted.grants.Limits())
+	}
+	return a.granted
 }
 
 // set sets the limits. What has been used of them stays used.

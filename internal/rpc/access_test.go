@@ -328,6 +328,7 @@ func TestEveryDecisionIsRecorded(t *testing.T) {
 	_, _ = get(g.as(t, "reader"), h, "planted\nnot a name")
 	root := g.as(t, "root")
 	_, _ = h.tenants.GetTenant(root, &pb.GetTenantRequest{Name: "tenants/acme"})
+	_, _ = h.tenants.ListTenants(root, &pb.ListTenantsRequest{})
 	_, _ = h.tenants.CheckTenant(root, &pb.CheckTenantRequest{Name: "tenants/acme"})
 	_, _ = h.tenants.RotateClientSecret(root, &pb.RotateClientSecretRequest{Name: "tenants/acme", ClientSecret: "planted-secret"})
 	_, _ = h.tenants.UpdateTenant(root, &pb.UpdateTenantRequest{Tenant: &pb.Tenant{Name: "tenants/acme", ApiKey: "planted-key", DisplayName: "planted-name"}})
@@ -355,9 +356,12 @@ func TestEveryDecisionIsRecorded(t *testing.T) {
 			if e.RequestID == "one" && (e.TokenID != token.GetTokenId() || e.Rule != "readers" || !slices.Equal(e.Scopes, []string{"matters/read"})) {
 				t.Errorf("not the token that was given, by its rule: %s", line)
 			}
+			if allowed := e.Outcome == "allowed"; allowed != (e.Rule != "") && e.Outcome != "failed" {
+				t.Errorf("not the rule that allows it: %s", line)
+			}
 			got = append(got, strings.TrimRight(fmt.Sprintf("%s %s %s %s %s %s %s %s", e.Event, e.Phase, e.Principal, e.Method[strings.LastIndex(e.Method, "/")+1:], e.Tenant, e.Outcome, e.Code+e.Reason, strings.Join(e.Fields, ",")), " "))
 		}
-		return len(got) >= 15
+		return len(got) >= 16
 	})
 	want := []string{
 		"change begin jwt:root CreateTenant tenants/acme allowed  api_key,client_id,client_secret,region",
@@ -368,6 +372,7 @@ func TestEveryDecisionIsRecorded(t *testing.T) {
 		"token  jwt:reader GetToken tenants/unknown failed NotFoundTENANT_NOT_FOUND",
 		"token  jwt:reader GetToken  failed InvalidArgumentInvalidArgument",
 		"view  jwt:root GetTenant tenants/acme allowed",
+		"view  jwt:root ListTenants  allowed",
 		"check  jwt:root CheckTenant tenants/acme allowed",
 		"change begin jwt:root RotateClientSecret tenants/acme allowed  client_secret,name",
 		"change end jwt:root RotateClientSecret tenants/acme failed FailedPreconditionCREDENTIALS_REJECTED client_secret,name",
