@@ -55,6 +55,7 @@ func TestHonestCallersAreServedUnderAttack(t *testing.T) {
 		{"malformed and oversized frames", h.malformed},
 		{"messages of 3 MiB", h.oversized},
 		{"calls as fast as can be", h.flood},
+		{"refused calls that would last for years", h.refusedForYears},
 		{"6,000 streams that stay open", h.streams},
 		{"streams that are reset at once", h.rapidReset},
 		{"reflection and health", h.hammer},
@@ -256,6 +257,23 @@ func (s *siege) flood(ctx context.Context) {
 	}
 	callers.Wait()
 	s.t.Logf("%d calls of the noisy caller were refused", refused.Load())
+}
+
+// refusedForYears has nobody in particular make calls that have all the time there is.
+func (s *siege) refusedForYears(ctx context.Context) {
+	slowly := rate.NewLimiter(5000, 100)
+	years, cancel := context.WithTimeout(context.WithoutCancel(ctx), 100_000*time.Hour)
+	defer cancel()
+	var callers sync.WaitGroup
+	for range 4 {
+		conn := s.dial(nil, "", grpc.WithDisableRetry())
+		callers.Go(func() {
+			for slowly.Wait(ctx) == nil {
+				_, _ = pb.NewTokenServiceClient(conn).GetToken(years, &pb.GetTokenRequest{Tenant: "tenants/acme"})
+			}
+		})
+	}
+	callers.Wait()
 }
 
 func (s *siege) streams(ctx context.Context) {

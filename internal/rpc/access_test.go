@@ -122,7 +122,7 @@ limits:
 	if err := refresh(); err != nil {
 		t.Errorf("the first refresh: %v", err)
 	}
-	if retry, _ := wantError(t, refresh(), codes.ResourceExhausted, "CALLER_TOO_FAST"); retry < 8*time.Second || retry > 10*time.Second {
+	if retry, _ := wantError(t, refresh(), codes.ResourceExhausted, "CALLER_TOO_FAST"); retry < 4*time.Second || retry > 10*time.Second {
 		t.Errorf("the second refresh may come in %v", retry)
 	}
 	if _, err := get(reader, h, "acme"); err != nil {

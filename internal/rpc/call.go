@@ -71,6 +71,9 @@ func (e *entrance) admit(ctx context.Context, info *tap.Info) (context.Context, 
 		}
 	}
 	if err := e.identify(c, g, info); err != nil {
+		if g != nil {
+			g.refused()
+		}
 		return ctx, e.refuse(ctx, c, info.FullMethodName, err)
 	}
 	// Its message may never come, and then nobody has it.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -40,6 +41,9 @@ type guest struct {
 	credentials.TLSInfo
 	caller *access.Caller // by certificate; may be nil
 	peer   string
+	raw    net.Conn
+
+	refusals atomic.Int32
 
 	mu     sync.Mutex
 	counts *access.Caller // the connection counts as one of this caller's
@@ -51,7 +55,7 @@ type guest struct {
 // why clients were turned away before they were clients: they see little more
 // than a connection that closes.
 func (d door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	g := &guest{peer: raw.RemoteAddr().String()}
+	g := &guest{peer: raw.RemoteAddr().String(), raw: raw}
 	g.forget = d.strangers.add(raw)
 	secured, err := d.welcome(raw, g)
 	if err != nil {
@@ -105,6 +109,27 @@ func (g *guest) known(guard *access.Guard, c *access.Caller) error {
 }
 
 var errCrowded = errors.New("there are too many connections on which nobody is known, and this one was among them")
+
+// Refused calls that a connection may have, while nobody is known on it and after
+// that. Each leaves something behind until the connection ends, see endings.
+const (
+	maxStrangersRefusals = 100
+	maxRefusals          = 1000
+)
+
+// refused says that a call was refused before its message was read. A connection
+// of too many is closed: what it costs its client to come again slows it down.
+func (g *guest) refused() {
+	g.mu.Lock()
+	most := int32(maxRefusals)
+	if g.counts == nil {
+		most = maxStrangersRefusals
+	}
+	g.mu.Unlock()
+	if g.refusals.Add(1) > most {
+		_ = g.raw.Close()
+	}
+}
 
 func (g *guest) leave() {
 	g.mu.Lock()

@@ -93,6 +93,7 @@ func NewServer(c Config) (*Server, error) {
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
 		grpc.InTapHandle(entrance.admit),
+		grpc.StatsHandler(endings{}),
 		grpc.ChainUnaryInterceptor(unaryChain(c, metrics, validator)...),
 		grpc.ChainStreamInterceptor(streamChain(c, streams, metrics)...),
 		grpc.MaxRecvMsgSize(maxRequest),
