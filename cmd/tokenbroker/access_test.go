@@ -25,7 +25,7 @@ func TestAccessExplainAnswersWithWordsAndItsExitCode(t *testing.T) {
   principals: [dns:billing.internal]
   roles: [token.reader]
   tenants: ["globex-*"]
-  labels: {team: billing, tier: "1"}
+  labels: {team: billing, tier: "1,2"}
   scopes: [matters/read, contacts/read]
 - principals: [jwt:ops]
   roles: [tenant.admin]
@@ -36,17 +36,17 @@ func TestAccessExplainAnswersWithWordsAndItsExitCode(t *testing.T) {
 		code           int
 		stdout, stderr string // The beginning.
 	}{
-		"dns:billing.internal GetToken globex-us --scope=matters/read --scope contacts/read --tenant-label=team=billing --tenant-label tier=1":                {0, allowed, ""},
-		"dns:billing.internal /tokenbroker.v1.TokenService/GetToken tenants/globex-us --scope=matters/read --tenant-label=tier=1 --tenant-label=team=billing": {0, allowed, ""},
-		"dns:billing.internal tokenbroker.v1.TokenService/RefreshToken globex-us --scope=matters/read --tenant-label=tier=1 --tenant-label=team=billing":      {0, allowed, ""},
+		"dns:billing.internal GetToken globex-us --scope=matters/read --scope contacts/read --tenant-label=team=billing --tenant-label tier=1,2":                {0, allowed, ""},
+		"dns:billing.internal /tokenbroker.v1.TokenService/GetToken tenants/globex-us --scope=matters/read --tenant-label=tier=1,2 --tenant-label=team=billing": {0, allowed, ""},
+		"dns:billing.internal tokenbroker.v1.TokenService/RefreshToken globex-us --scope=matters/read --tenant-label=tier=1,2 --tenant-label=team=billing":      {0, allowed, ""},
 		"jwt:ops ListTenants":                                   {0, "allowed by the rule in access.yaml:8\n", ""},
 		"jwt:ops ListTenants -":                                 {0, "allowed by the rule in access.yaml:8\n", ""},
 		"dns:billing.internal GetToken acme":                    {1, "denied\n  rule \"billing\" (access.yaml:2): it is for globex-*\n", ""},
 		"dns:billing.internal GetToken globex-us":               {1, "denied\n  rule \"billing\" (access.yaml:2): the request must name its scopes", ""},
 		"dns:billing.internal GetToken globex-us --scope=a/b,c": {1, "denied\n  rule \"billing\" (access.yaml:2): not among the scopes matters/read and contacts/read: a/b,c\n", ""},
 		"dns:billing.internal GetToken globex-us --scope=matters/read": {1, "not known: it depends on the tenant's labels\n" +
-			"  rule \"billing\" (access.yaml:2): allowed if the tenant has labels team=billing and tier=1\n", ""},
-		"dns:billing.internal GetToken globex-us --scope=matters/read --tenant-label=team=other,tier=1": {1, "denied\n", ""},
+			"  rule \"billing\" (access.yaml:2): allowed if the tenant has labels team=billing and tier=1,2\n", ""},
+		"dns:billing.internal GetToken globex-us --scope=matters/read --tenant-label=team=other --tenant-label=tier=1,2": {1, "denied\n", ""},
 		"jwt:nobody GetToken acme":                                     {1, "denied: no rule is for this principal\n", ""},
 		"nobody GetToken acme":                                         {2, "", `tokenbroker: principal "nobody" must begin with `},
 		"jwt:ops GetTokens acme":                                       {2, "", `tokenbroker: method "GetTokens" is none of GetToken, `},

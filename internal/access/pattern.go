@@ -13,10 +13,9 @@ type pattern struct {
 	prefix string
 	// separators are the bytes that end a segment.
 	separators string
-	// segments is empty if there is no * in text.
+	// segments is empty if there is no * in text. If the last of them ends with a
+	// separator, whatever follows may follow: the text ends with a segment **.
 	segments []segment
-	// deep: one more segment at least may follow, of any text.
-	deep bool
 }
 
 // segment is the part of a pattern between two separators.
@@ -40,7 +39,6 @@ func newPattern(text, prefix, separators string) pattern {
 		var part string
 		part, end, rest = cut(rest, separators)
 		if part == "**" {
-			p.deep = true
 			break
 		}
 		p.segments = append(p.segments, segment{strings.Split(part, "*"), end})
@@ -59,9 +57,10 @@ func cut(s, separators string) (part string, end byte, rest string) {
 }
 
 // wild says whether there is a * in the pattern.
-func (p *pattern) wild() bool { return len(p.segments) > 0 || p.deep }
+func (p *pattern) wild() bool { return len(p.segments) > 0 }
 
-// match says whether the pattern stands for s. Of s nothing needs to be true.
+// match says whether the pattern stands for s. Where the pattern ends with **, s
+// must have no empty segments: parseName has seen to that.
 func (p *pattern) match(s string) bool {
 	if !p.wild() {
 		return s == p.text
@@ -77,7 +76,7 @@ func (p *pattern) match(s string) bool {
 		}
 		rest = after
 	}
-	return !p.deep || segmented(rest, p.separators)
+	return true
 }
 
 func (g *segment) match(s string) bool {
@@ -96,17 +95,6 @@ func (g *segment) match(s string) bool {
 			return false
 		}
 		s = s[i+len(piece):]
-	}
-	return true
-}
-
-// segmented says whether s is one segment or more, none of them empty.
-func segmented(s, separators string) bool {
-	for end := byte(1); end != 0; {
-		var part string
-		if part, end, s = cut(s, separators); part == "" {
-			return false
-		}
 	}
 	return true
 }

@@ -68,6 +68,7 @@ func TestPatterns(t *testing.T) {
 		{forTenants, "globex-*", "globex-us globex-1 globex-a-b", "globex globex- globexus globex-* globex-A globex-/a globex-us/../acme globex-us,acme"},
 		{forTenants, "*-prod", "a-prod a-b-prod", "-prod prod a-prod2"},
 		{forTenants, "a*a", "aa aba", "a ab"},
+		{forTenants, "a*b*b*c", "abbc abxbc", "abc axbc"},
 		{forScopes, "matters/read", "matters/read", "matters/write matters/readx matters Matters/read matters/read/x"},
 		{forScopes, "contacts/*", "contacts/read contacts/x.y", "contacts contacts/ contacts/read/all xcontacts/read"},
 		{forScopes, "*/read", "matters/read", "/read matters/x/read read"},

@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
-	"unicode/utf8"
 )
 
 // The kinds of principals, by what their names begin with. The beginning is
@@ -115,7 +114,7 @@ func checkSubject(name string) error {
 	switch {
 	case strings.Contains(name, "*"):
 		return errors.New("must be a whole subject, without *: subjects are compared exactly")
-	case len(name) > 1024 || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
+	case len(name) > 1024 || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }):
 		return errors.New("must be a subject of at most 1024 printable characters")
 	case !subject.MatchString(name):
 		return errors.New("must be a subject as RFC 2253 has it: CN=billing,O=Example, without a space after the comma")
