@@ -16,10 +16,13 @@ import (
 
 // missing says what it means that there is no record of a tenant.
 func (s *Store) missing(ctx context.Context) error {
+	known := s.knownRegistry() // Before it is asked for: the first registration may come meanwhile.
 	name, err := s.registryName(ctx)
 	switch {
 	case err != nil:
 		return err
+	case known == "" && name == "":
+		return tenant.ErrNotFound
 	case s.lost(name):
 		return tenant.ErrLost
 	default:
