@@ -51,12 +51,12 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 	last, backoff := "", time.Duration(0)
 	lost, first := false, true
 	for {
-		err := s.follow(ctx, l, &last, func(registry string) {
+		err := s.follow(ctx, l, &last, func(before, registry string) {
 			if first && registry == "" {
 				s.log.WarnContext(ctx, "there is no registry of tenants in redis: the first registration begins it; if there was one, restore it with 'tokenbroker tenants import' instead")
 			}
 			first = false
-			if now := s.lost(registry); now != lost {
+			if now := s.lost(before, registry); now != lost {
 				lost = now
 				s.reportLoss(ctx, lost)
 			}
@@ -91,8 +91,8 @@ func (s *Store) reportLoss(ctx context.Context, lost bool) {
 }
 
 // follow reads from behind *last on until an error. reached is called after each
-// answer, with the name of the registry.
-func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func(registry string)) error {
+// answer, with the name that the registry was known by before, and the one it has.
+func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func(before, registry string)) error {
 	for ctx.Err() == nil {
 		streams, err := s.read(ctx, *last)
 		if err != nil {
@@ -100,11 +100,12 @@ func (s *Store) follow(ctx context.Context, l Listener, last *string, reached fu
 		}
 		// Each time, and after the read: the client reconnects by itself, perhaps to
 		// a Redis that has lost its data, and l may be slower than the changes come.
+		before := s.knownRegistry()
 		lost, newest, registry, err := s.gap(ctx, *last)
 		if err != nil {
 			return err
 		}
-		reached(registry)
+		reached(before, registry)
 		if lost {
 			*last = newest
 			l.Resync()

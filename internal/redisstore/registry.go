@@ -21,9 +21,7 @@ func (s *Store) missing(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case known == "" && name == "":
-		return tenant.ErrNotFound
-	case s.lost(name):
+	case s.lost(known, name):
 		return tenant.ErrLost
 	default:
 		return tenant.ErrNotFound
@@ -49,10 +47,11 @@ func (s *Store) knownRegistry() string {
 
 // lost says whether the registry called name (empty: it has no name) is another
 // than the one that this replica knows. The first it hears of is the one it knows.
-func (s *Store) lost(name string) bool {
-	if name != "" && s.registry.CompareAndSwap(nil, &name) {
+// before is what it knew before it asked for the name: what had none then may have
+// been begun since.
+func (s *Store) lost(before, name string) bool {
+	if before == "" && name == "" || name != "" && s.registry.CompareAndSwap(nil, &name) {
 		return false
 	}
-	known := s.knownRegistry()
-	return known != "" && known != name
+	return s.knownRegistry() != name
 }
