@@ -83,16 +83,11 @@ func (g *Guard) SetPolicy(p *Policy) {
 	g.Recheck()
 }
 
-// Connected takes note of who a connection's certificate stands for; nil:
-// nobody.
-func (g *Guard) Connected(c *Caller) {
-	if c != nil {
-		g.know(c)
-	}
-}
-
-// know gives a caller the account of its principal.
+// know gives a caller the account of its principal, if it has none yet.
 func (g *Guard) know(c *Caller) *Caller {
+	if c.account.Load() != nil {
+		return c
+	}
 	name := c.Principal()
 	item := g.accounts.Get(name)
 	if item == nil {
@@ -122,9 +117,7 @@ func (g *Guard) Identify(connected *Caller, authorization []string) (*Caller, er
 		if c, err = g.tokens.Caller(strings.TrimSpace(header[len(bearer):])); err != nil {
 			return nil, &Refused{err}
 		}
-		if c.account.Load() == nil {
-			g.know(c)
-		}
+		g.know(c)
 	case c == nil:
 		return nil, ErrNobody
 	}

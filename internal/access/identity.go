@@ -44,9 +44,6 @@ func (c *Caller) Principal() string { return c.names[0] }
 // Names returns all names of the caller, any of which a rule may mean.
 func (c *Caller) Names() []string { return c.names }
 
-// Expires returns when the proof ends; zero: never.
-func (c *Caller) Expires() time.Time { return c.expires }
-
 // fromCertificate returns the caller that a verified chain of certificates, the
 // caller's own first, stands for. Its names are the SPIFFE ID, the DNS names, and the
 // subject, in this order, as far as the certificate has them. A certificate with

@@ -109,9 +109,10 @@ func (c *Caller) Open() error {
 // Close says that a call has ended.
 func (c *Caller) Close() { c.account.Load().open.Add(-1) }
 
-// Connect counts a connection of the caller's; see Caller.Open.
+// Connect counts a connection of the caller's; see Caller.Open. Who comes with a
+// certificate is not identified before it was called.
 func (g *Guard) Connect(c *Caller) error {
-	g.grants(c)
+	g.grants(g.know(c))
 	a := c.account.Load()
 	return count(&a.connections, &a.maxConnections, "connections")
 }

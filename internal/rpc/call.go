@@ -94,7 +94,8 @@ func (e *entrance) identify(c *call, g *guest, info *tap.Info) (err error) {
 			return err
 		}
 	}
-	if err := e.guard.Admit(c.caller, methodName(info.FullMethodName)); err != nil {
+	method, _ := access.MethodNamed(info.FullMethodName)
+	if err := e.guard.Admit(c.caller, method); err != nil {
 		return err
 	}
 	return c.caller.Open()
@@ -121,9 +122,6 @@ func (c *call) record(method string) audit.Record {
 	}
 	return r
 }
-
-// methodName returns the last part of a method's full name.
-func methodName(full string) string { return full[strings.LastIndexByte(full, '/')+1:] }
 
 // requestID returns the id that a caller gave a request, if it gave one that can
 // stand in records, else a new one.

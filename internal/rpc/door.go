@@ -76,7 +76,6 @@ func (d door) welcome(raw net.Conn, g *guest) (net.Conn, error) {
 		return nil, err
 	}
 	if g.caller != nil {
-		d.guard.Connected(g.caller)
 		return secured, g.known(d.guard, g.caller)
 	}
 	return secured, nil
