@@ -57,6 +57,7 @@ func TestATenantIsKeptWarmFromTheMomentThatThisIsAskedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 2)
 		fleet.Register(t, "acme", nil)
+		synctest.Wait() // The store in memory does not announce changes in their order.
 		update(t, fleet, warm)
 		time.Sleep(time.Second)
 		heldWarm(t, fleet, "acme")

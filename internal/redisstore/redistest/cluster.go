@@ -94,9 +94,15 @@ func (c *Cluster) form() {
 		c.do(c.servers[shards+n], "cluster", "replicate", c.do(c.servers[n], "cluster", "myid"))
 	}
 	poll(c.t, "the cluster serves and its replicas follow", func() bool {
-		return !slices.ContainsFunc(c.servers, func(s *Server) bool { return !c.complete(s) }) &&
-			!slices.ContainsFunc(c.servers[shards:], func(s *Server) bool { return !follows(s) })
+		return c.Serves() && !slices.ContainsFunc(c.servers[shards:], func(s *Server) bool { return !follows(s) })
 	})
+}
+
+// Serves says whether every node knows of a primary and a replica for every slot,
+// and that they can be asked.
+func (c *Cluster) Serves() bool {
+	c.t.Helper()
+	return !slices.ContainsFunc(c.servers, func(s *Server) bool { return !c.complete(s) })
 }
 
 // complete says whether a node knows of a primary and a replica for every slot.
