@@ -253,6 +253,119 @@ func (x *RefreshTokenResponse) GetToken() *Token {
 	return nil
 }
 
+// WatchTokenRequest asks for the tokens of one tenant, now and from now on.
+type WatchTokenRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Resource name of the tenant, "tenants/{tenant}".
+	Tenant string `protobuf:"bytes,1,opt,name=tenant,proto3" json:"tenant,omitempty"`
+	// Scopes the tokens must have; see GetTokenRequest.scopes.
+	Scopes []string `protobuf:"bytes,2,rep,name=scopes,proto3" json:"scopes,omitempty"`
+	// Have a response without a token sent when nothing else was for this long, so
+	// that a dead peer is noticed behind proxies too, and that they do not take the
+	// stream for idle. Absent: nothing is sent without a change. Between 5 seconds and
+	// an hour.
+	HeartbeatInterval *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_interval,json=heartbeatInterval,proto3" json:"heartbeat_interval,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *WatchTokenRequest) Reset() {
+	*x = WatchTokenRequest{}
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTokenRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTokenRequest) ProtoMessage() {}
+
+func (x *WatchTokenRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTokenRequest.ProtoReflect.Descriptor instead.
+func (*WatchTokenRequest) Descriptor() ([]byte, []int) {
+	return file_tokenbroker_v1_token_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchTokenRequest) GetTenant() string {
+	if x != nil {
+		return x.Tenant
+	}
+	return ""
+}
+
+func (x *WatchTokenRequest) GetScopes() []string {
+	if x != nil {
+		return x.Scopes
+	}
+	return nil
+}
+
+func (x *WatchTokenRequest) GetHeartbeatInterval() *durationpb.Duration {
+	if x != nil {
+		return x.HeartbeatInterval
+	}
+	return nil
+}
+
+// WatchTokenResponse carries a token, or nothing.
+type WatchTokenResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The token from now on. Absent in a heartbeat: the one before is still it.
+	Token         *Token `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchTokenResponse) Reset() {
+	*x = WatchTokenResponse{}
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchTokenResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchTokenResponse) ProtoMessage() {}
+
+func (x *WatchTokenResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchTokenResponse.ProtoReflect.Descriptor instead.
+func (*WatchTokenResponse) Descriptor() ([]byte, []int) {
+	return file_tokenbroker_v1_token_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchTokenResponse) GetToken() *Token {
+	if x != nil {
+		return x.Token
+	}
+	return nil
+}
+
 // Token is a bearer token and what a Smokeball request needs beside it.
 type Token struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -285,7 +398,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[4]
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +410,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[4]
+	mi := &file_tokenbroker_v1_token_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +423,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_tokenbroker_v1_token_service_proto_rawDescGZIP(), []int{4}
+	return file_tokenbroker_v1_token_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Token) GetAccessToken() string {
@@ -394,6 +507,13 @@ const file_tokenbroker_v1_token_service_proto_rawDesc = "" +
 	"\x102\"\x06r\x04\x98\xb5\x18\x01R\x06scopes\x12D\n" +
 	"\x11rejected_token_id\x18\x03 \x01(\tB\x18\xbaH\x15\xd8\x01\x01r\x102\x0e^[0-9a-f]{32}$R\x0frejectedTokenId\"C\n" +
 	"\x14RefreshTokenResponse\x12+\n" +
+	"\x05token\x18\x01 \x01(\v2\x15.tokenbroker.v1.TokenR\x05token\"\xbb\x01\n" +
+	"\x11WatchTokenRequest\x12!\n" +
+	"\x06tenant\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01R\x06tenant\x12(\n" +
+	"\x06scopes\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n" +
+	"\x102\"\x06r\x04\x98\xb5\x18\x01R\x06scopes\x12Y\n" +
+	"\x12heartbeat_interval\x18\x03 \x01(\v2\x19.google.protobuf.DurationB\x0f\xbaH\f\xaa\x01\t\"\x03\b\x90\x1c2\x02\b\x05R\x11heartbeatInterval\"A\n" +
+	"\x12WatchTokenResponse\x12+\n" +
 	"\x05token\x18\x01 \x01(\v2\x15.tokenbroker.v1.TokenR\x05token\"\xf2\x02\n" +
 	"\x05Token\x12&\n" +
 	"\faccess_token\x18\x01 \x01(\tB\x03\x80\x01\x01R\vaccessToken\x12\x1d\n" +
@@ -408,10 +528,12 @@ const file_tokenbroker_v1_token_service_proto_rawDesc = "" +
 	"\tremaining\x18\a \x01(\v2\x19.google.protobuf.DurationR\tremaining\x12 \n" +
 	"\fapi_base_url\x18\b \x01(\tR\n" +
 	"apiBaseUrl\x12\x1c\n" +
-	"\aapi_key\x18\t \x01(\tB\x03\x80\x01\x01R\x06apiKey2\xb8\x01\n" +
+	"\aapi_key\x18\t \x01(\tB\x03\x80\x01\x01R\x06apiKey2\x8f\x02\n" +
 	"\fTokenService\x12M\n" +
 	"\bGetToken\x12\x1f.tokenbroker.v1.GetTokenRequest\x1a .tokenbroker.v1.GetTokenResponse\x12Y\n" +
-	"\fRefreshToken\x12#.tokenbroker.v1.RefreshTokenRequest\x1a$.tokenbroker.v1.RefreshTokenResponseB\xc1\x01\n" +
+	"\fRefreshToken\x12#.tokenbroker.v1.RefreshTokenRequest\x1a$.tokenbroker.v1.RefreshTokenResponse\x12U\n" +
+	"\n" +
+	"WatchToken\x12!.tokenbroker.v1.WatchTokenRequest\x1a\".tokenbroker.v1.WatchTokenResponse0\x01B\xc1\x01\n" +
 	"\x12com.tokenbroker.v1B\x11TokenServiceProtoP\x01Z?smokeball.internal/tokenbroker/gen/tokenbroker/v1;tokenbrokerv1\xa2\x02\x03TXX\xaa\x02\x0eTokenbroker.V1\xca\x02\x0eTokenbroker\\V1\xe2\x02\x1aTokenbroker\\V1\\GPBMetadata\xea\x02\x0fTokenbroker::V1b\x06proto3"
 
 var (
@@ -426,32 +548,38 @@ func file_tokenbroker_v1_token_service_proto_rawDescGZIP() []byte {
 	return file_tokenbroker_v1_token_service_proto_rawDescData
 }
 
-var file_tokenbroker_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_tokenbroker_v1_token_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_tokenbroker_v1_token_service_proto_goTypes = []any{
 	(*GetTokenRequest)(nil),       // 0: tokenbroker.v1.GetTokenRequest
 	(*GetTokenResponse)(nil),      // 1: tokenbroker.v1.GetTokenResponse
 	(*RefreshTokenRequest)(nil),   // 2: tokenbroker.v1.RefreshTokenRequest
 	(*RefreshTokenResponse)(nil),  // 3: tokenbroker.v1.RefreshTokenResponse
-	(*Token)(nil),                 // 4: tokenbroker.v1.Token
-	(*durationpb.Duration)(nil),   // 5: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*WatchTokenRequest)(nil),     // 4: tokenbroker.v1.WatchTokenRequest
+	(*WatchTokenResponse)(nil),    // 5: tokenbroker.v1.WatchTokenResponse
+	(*Token)(nil),                 // 6: tokenbroker.v1.Token
+	(*durationpb.Duration)(nil),   // 7: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_tokenbroker_v1_token_service_proto_depIdxs = []int32{
-	5, // 0: tokenbroker.v1.GetTokenRequest.min_remaining:type_name -> google.protobuf.Duration
-	4, // 1: tokenbroker.v1.GetTokenResponse.token:type_name -> tokenbroker.v1.Token
-	4, // 2: tokenbroker.v1.RefreshTokenResponse.token:type_name -> tokenbroker.v1.Token
-	6, // 3: tokenbroker.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
-	6, // 4: tokenbroker.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
-	5, // 5: tokenbroker.v1.Token.remaining:type_name -> google.protobuf.Duration
-	0, // 6: tokenbroker.v1.TokenService.GetToken:input_type -> tokenbroker.v1.GetTokenRequest
-	2, // 7: tokenbroker.v1.TokenService.RefreshToken:input_type -> tokenbroker.v1.RefreshTokenRequest
-	1, // 8: tokenbroker.v1.TokenService.GetToken:output_type -> tokenbroker.v1.GetTokenResponse
-	3, // 9: tokenbroker.v1.TokenService.RefreshToken:output_type -> tokenbroker.v1.RefreshTokenResponse
-	8, // [8:10] is the sub-list for method output_type
-	6, // [6:8] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7,  // 0: tokenbroker.v1.GetTokenRequest.min_remaining:type_name -> google.protobuf.Duration
+	6,  // 1: tokenbroker.v1.GetTokenResponse.token:type_name -> tokenbroker.v1.Token
+	6,  // 2: tokenbroker.v1.RefreshTokenResponse.token:type_name -> tokenbroker.v1.Token
+	7,  // 3: tokenbroker.v1.WatchTokenRequest.heartbeat_interval:type_name -> google.protobuf.Duration
+	6,  // 4: tokenbroker.v1.WatchTokenResponse.token:type_name -> tokenbroker.v1.Token
+	8,  // 5: tokenbroker.v1.Token.issue_time:type_name -> google.protobuf.Timestamp
+	8,  // 6: tokenbroker.v1.Token.expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 7: tokenbroker.v1.Token.remaining:type_name -> google.protobuf.Duration
+	0,  // 8: tokenbroker.v1.TokenService.GetToken:input_type -> tokenbroker.v1.GetTokenRequest
+	2,  // 9: tokenbroker.v1.TokenService.RefreshToken:input_type -> tokenbroker.v1.RefreshTokenRequest
+	4,  // 10: tokenbroker.v1.TokenService.WatchToken:input_type -> tokenbroker.v1.WatchTokenRequest
+	1,  // 11: tokenbroker.v1.TokenService.GetToken:output_type -> tokenbroker.v1.GetTokenResponse
+	3,  // 12: tokenbroker.v1.TokenService.RefreshToken:output_type -> tokenbroker.v1.RefreshTokenResponse
+	5,  // 13: tokenbroker.v1.TokenService.WatchToken:output_type -> tokenbroker.v1.WatchTokenResponse
+	11, // [11:14] is the sub-list for method output_type
+	8,  // [8:11] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_tokenbroker_v1_token_service_proto_init() }
@@ -466,7 +594,7 @@ func file_tokenbroker_v1_token_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_tokenbroker_v1_token_service_proto_rawDesc), len(file_tokenbroker_v1_token_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

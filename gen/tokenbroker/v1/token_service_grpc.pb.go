@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	TokenService_GetToken_FullMethodName     = "/tokenbroker.v1.TokenService/GetToken"
 	TokenService_RefreshToken_FullMethodName = "/tokenbroker.v1.TokenService/RefreshToken"
+	TokenService_WatchToken_FullMethodName   = "/tokenbroker.v1.TokenService/WatchToken"
 )
 
 // TokenServiceClient is the client API for TokenService service.
@@ -68,6 +69,17 @@ type TokenServiceClient interface {
 	// wrong API key, which a new token does not cure. Ask once per rejected token
 	// and treat a second rejection as an error of the request.
 	RefreshToken(ctx context.Context, in *RefreshTokenRequest, opts ...grpc.CallOption) (*RefreshTokenResponse, error)
+	// WatchToken answers with a token at once, and with another whenever the
+	// tenant's token, or what a request needs beside it, has changed. A token that is
+	// watched is in use: it is replaced before it ends, and billed.
+	//
+	// The stream ends with an error when GetToken would answer with one: when the
+	// tenant is disabled or deleted, when the caller may not have it any more, or
+	// when its token has ended and none could be had. It ends with UNAVAILABLE when
+	// the replica shuts down or the connection has to be made anew; watch again then,
+	// after RetryInfo's delay if there is one. A token that was received is good until
+	// it expires, whatever becomes of the stream.
+	WatchToken(ctx context.Context, in *WatchTokenRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTokenResponse], error)
 }
 
 type tokenServiceClient struct {
@@ -97,6 +109,25 @@ func (c *tokenServiceClient) RefreshToken(ctx context.Context, in *RefreshTokenR
 	}
 	return out, nil
 }
+
+func (c *tokenServiceClient) WatchToken(ctx context.Context, in *WatchTokenRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchTokenResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &TokenService_ServiceDesc.Streams[0], TokenService_WatchToken_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchTokenRequest, WatchTokenResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenService_WatchTokenClient = grpc.ServerStreamingClient[WatchTokenResponse]
 
 // TokenServiceServer is the server API for TokenService service.
 // All implementations must embed UnimplementedTokenServiceServer
@@ -143,6 +174,17 @@ type TokenServiceServer interface {
 	// wrong API key, which a new token does not cure. Ask once per rejected token
 	// and treat a second rejection as an error of the request.
 	RefreshToken(context.Context, *RefreshTokenRequest) (*RefreshTokenResponse, error)
+	// WatchToken answers with a token at once, and with another whenever the
+	// tenant's token, or what a request needs beside it, has changed. A token that is
+	// watched is in use: it is replaced before it ends, and billed.
+	//
+	// The stream ends with an error when GetToken would answer with one: when the
+	// tenant is disabled or deleted, when the caller may not have it any more, or
+	// when its token has ended and none could be had. It ends with UNAVAILABLE when
+	// the replica shuts down or the connection has to be made anew; watch again then,
+	// after RetryInfo's delay if there is one. A token that was received is good until
+	// it expires, whatever becomes of the stream.
+	WatchToken(*WatchTokenRequest, grpc.ServerStreamingServer[WatchTokenResponse]) error
 	mustEmbedUnimplementedTokenServiceServer()
 }
 
@@ -158,6 +200,9 @@ func (UnimplementedTokenServiceServer) GetToken(context.Context, *GetTokenReques
 }
 func (UnimplementedTokenServiceServer) RefreshToken(context.Context, *RefreshTokenRequest) (*RefreshTokenResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RefreshToken not implemented")
+}
+func (UnimplementedTokenServiceServer) WatchToken(*WatchTokenRequest, grpc.ServerStreamingServer[WatchTokenResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchToken not implemented")
 }
 func (UnimplementedTokenServiceServer) mustEmbedUnimplementedTokenServiceServer() {}
 func (UnimplementedTokenServiceServer) testEmbeddedByValue()                      {}
@@ -216,6 +261,17 @@ func _TokenService_RefreshToken_Handler(srv interface{}, ctx context.Context, de
 	return interceptor(ctx, in, info, handler)
 }
 
+func _TokenService_WatchToken_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchTokenRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(TokenServiceServer).WatchToken(m, &grpc.GenericServerStream[WatchTokenRequest, WatchTokenResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type TokenService_WatchTokenServer = grpc.ServerStreamingServer[WatchTokenResponse]
+
 // TokenService_ServiceDesc is the grpc.ServiceDesc for TokenService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -232,6 +288,12 @@ var TokenService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _TokenService_RefreshToken_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchToken",
+			Handler:       _TokenService_WatchToken_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "tokenbroker/v1/token_service.proto",
 }

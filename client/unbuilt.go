@@ -1,0 +1,5 @@
+package client
+
+import "errors"
+
+var errUnbuilt = errors.New("not there yet")
