@@ -172,6 +172,26 @@ func (g *Guard) Decide(ctx context.Context, c *Caller, q Query) (rule string, er
 	return "", err
 }
 
+// Standing says whether a caller may still do what Decide has let it do: the same
+// errors, at once. It goes by the labels that are in memory, and does not hide what
+// it finds, since the caller has seen it.
+func (g *Guard) Standing(ctx context.Context, c *Caller, q Query) error {
+	grants := g.grants(c)
+	d := grants.Decide(q)
+	if d.Verdict == ByLabels {
+		labels, err := g.tenants.Labels(ctx, q.Tenant, false)
+		switch {
+		case errors.Is(err, tenant.ErrNotFound), errors.Is(err, tenant.ErrUnreadable):
+			return ErrNotAllowed
+		case err != nil:
+			return err
+		}
+		d = grants.DecideFor(q, labels)
+	}
+	_, err := outcome(d)
+	return err
+}
+
 // DecideFor is Decide for a tenant whose labels are known.
 func (g *Guard) DecideFor(c *Caller, q Query, labels map[string]string) (rule string, err error) {
 	return outcome(g.grants(c).DecideFor(q, labels))

@@ -3,6 +3,8 @@ package access
 import (
 	"context"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // hold is a stream that goes on only as long as its caller may have it.
@@ -47,10 +49,17 @@ func (g *Guard) Recheck() {
 		holds = append(holds, h)
 	}
 	g.mu.Unlock()
+	var checks errgroup.Group
+	checks.SetLimit(recheckers)
 	for _, h := range holds {
-		h.recheck()
+		checks.Go(func() error { h.recheck(); return nil })
 	}
+	_ = checks.Wait()
 }
+
+// recheckers is how many streams are looked at at a time: for each, labels may have
+// to be looked up.
+const recheckers = 32
 
 func (h *hold) recheck() {
 	if err := h.caller.check(time.Now()); err != nil {

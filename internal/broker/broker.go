@@ -129,6 +129,7 @@ type Broker struct {
 	reads      map[*read]bool // look-ups under way
 	epoch      atomic.Uint64  // grows when changes may have been missed: what was read before is to be read again
 	hearing    hearing
+	bells      bells // of those who watch
 
 	stats   stats
 	outages rate.Sometimes // which of the records of a store that is away are to be seen

@@ -34,6 +34,7 @@ func (b *Broker) TenantChanged(id string, warm bool) {
 		r.outdated = r.outdated || r.id == id
 	}
 	b.subjects.Delete(id)
+	b.bells.ring(id)
 	if warm {
 		b.behind("warm/"+id, func(ctx context.Context) error { return b.warm(ctx, id, 0) })
 	}
@@ -46,6 +47,7 @@ func (b *Broker) Resync() {
 	b.subjectsMu.Lock()
 	epoch := b.epoch.Add(1) // What is being read has the epoch from before.
 	b.subjectsMu.Unlock()
+	b.bells.ringAll()
 	now, after := time.Now(), ""
 	b.hearing.resync.Store(&now)
 	b.behind(fmt.Sprintf("warm/%d", epoch), func(ctx context.Context) error { return b.warmAll(ctx, epoch, &after) })
@@ -107,6 +109,7 @@ func (h *hearing) lose(b *Broker) {
 	b.subjectsMu.Lock()
 	defer b.subjectsMu.Unlock()
 	b.epoch.Add(1)
+	b.bells.ringAll()
 	b.log.Error("changes have not been heard for too long: tenants in memory are not served any more", "max_staleness", h.patience.String())
 }
 

@@ -93,13 +93,17 @@ func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	if held != nil && held.ID != t.ID && held.ID != t.Replaced && (held.Replaced == t.ID || held.Issued.After(t.Issued)) {
 		return false
 	}
-	if held == nil || held.ID != t.ID {
+	another := held == nil || held.ID != t.ID
+	if another {
 		e.used.Store(false)
 	}
 	e.token.Store(t)
 	e.failure.Store(nil)
 	e.putOffs.Store(0)
 	e.schedule(b, t.RefreshAt)
+	if another {
+		e.askers.Range(func(id, _ any) bool { b.bells.ring(id.(string)); return true })
+	}
 	return true
 }
 

@@ -52,29 +52,58 @@ func (a authorizer) decide(ctx context.Context, c *call, method string) (err err
 	return err
 }
 
-// stream lets a stream begin, and go on, only while its caller may have it.
-// Health is for everyone who is known, reflection for whom any rule is for.
-func (a authorizer) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+// openStream has the stream count as open until it ends.
+func (a authorizer) openStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	c := callOf(stream.Context())
-	allowed := func() error {
+	if !c.claim() {
+		return toStatus(stream.Context(), a.log, "", context.Canceled)
+	}
+	defer c.caller.Close()
+	return handler(srv, stream)
+}
+
+// hold lets a stream go on, and have a message, only while its caller may have it.
+// Health is for everyone who is known, reflection for whom any rule is for.
+func (a authorizer) hold(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c := callOf(stream.Context())
+	may := func() error {
 		if !isHealth(info.FullMethod) && !a.guard.Known(c.caller) {
 			return access.ErrNotAllowed
 		}
 		return nil
 	}
-	if !c.claim() {
-		return toStatus(stream.Context(), a.log, "", context.Canceled)
+	if name, known := access.MethodNamed(info.FullMethod); known {
+		q := access.Query{Method: name, Tenant: tenantID(c.tenant), Scopes: c.scopes}
+		may = func() error { return a.guard.Standing(stream.Context(), c.caller, q) }
 	}
-	defer c.caller.Close()
-	ctx, release := a.guard.Hold(stream.Context(), c.caller, allowed)
+	ctx, release := a.guard.Hold(stream.Context(), c.caller, may)
 	defer release()
 	if ctx.Err() == nil {
-		err := handler(srv, endable{stream, ctx})
+		err := handler(srv, held{endable{stream, ctx}, func() error {
+			if err := may(); err != nil {
+				return toStatus(ctx, a.log, c.tenant, err)
+			}
+			return nil
+		}})
 		if ctx.Err() == nil || stream.Context().Err() != nil {
 			return err
 		}
 	}
-	return toStatus(stream.Context(), a.log, "", context.Cause(ctx))
+	return toStatus(stream.Context(), a.log, c.tenant, context.Cause(ctx))
+}
+
+// held is a stream whose messages are for a caller who may have them.
+type held struct {
+	endable
+	allowed func() error // a status if not
+}
+
+// SendMsg implements grpc.ServerStream.
+func (s held) SendMsg(m any) error {
+	if err := s.allowed(); err != nil {
+		return err
+	}
+	return s.endable.SendMsg(m)
 }
 
 func isHealth(method string) bool {

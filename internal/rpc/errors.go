@@ -111,7 +111,7 @@ func toStatus(ctx context.Context, log *slog.Logger, name string, err error) err
 		return failed(codes.Unavailable, "STORE_UNAVAILABLE", "the store of tenants and tokens is out of reach", retry(time.Second))
 	case errors.Is(err, audit.ErrUnavailable):
 		log.ErrorContext(ctx, "refused, since it cannot be recorded", "tenant", name, "error", err)
-		return failed(codes.Unavailable, "AUDIT_UNAVAILABLE", "the audit log cannot be written, and without it this is not done", retry(time.Second))
+		return failed(codes.Unavailable, reasonAudit, "the audit log cannot be written, and without it this is not done", retry(time.Second))
 	case errors.Is(err, broker.ErrClosed):
 		return shuttingDown()
 	case errors.Is(err, errCrowded): // Nobody hears it: the connection is closed.
@@ -148,8 +148,14 @@ func accessStatus(err error) error {
 
 // shuttingDown sends a caller to another replica.
 func shuttingDown() error {
-	return failed(codes.Unavailable, "SHUTTING_DOWN", "this replica is shutting down", retry(0))
+	return failed(codes.Unavailable, reasonShuttingDown, "this replica is shutting down", retry(0))
 }
+
+// Reasons that are not about the caller or the tenant.
+const (
+	reasonShuttingDown = "SHUTTING_DOWN"
+	reasonAudit        = "AUDIT_UNAVAILABLE"
+)
 
 func failed(code codes.Code, reason, message string, details ...protoadapt.MessageV1) error {
 	info := &errdetails.ErrorInfo{Reason: reason, Domain: domain}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 
 	"buf.build/go/protovalidate"
 	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
@@ -40,14 +41,19 @@ func unaryChain(c Config, metrics *grpcprom.ServerMetrics, validator protovalida
 	}
 }
 
-// streamChain is that of reflection and of watching health.
-func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetrics) []grpc.StreamServerInterceptor {
+// streamChain is that of a stream. The request of a watch passes the same as a
+// unary call's; reflection and health have no other rules than hold's.
+func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.StreamServerInterceptor {
+	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard, c.Logger}
 	return []grpc.StreamServerInterceptor{
 		metrics.StreamServerInterceptor(),
-		logging.StreamServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug)...),
+		logging.StreamServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug, codes.Canceled, codes.Unavailable)...),
+		record.stream,
 		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(c.Logger))),
 		until(ended),
-		authorizer{c.Guard, c.Logger}.stream,
+		authorize.openStream,
+		asked(explainViolation, validation.UnaryServerInterceptor(validator), name, authorize.unary),
+		authorize.hold,
 	}
 }
 
@@ -87,13 +93,16 @@ func who(ctx context.Context) logging.Fields {
 }
 
 // logOptions has one record written per call, never its content, at the level ok
-// if the call went well.
-func logOptions(ok slog.Level) []logging.Option {
+// if the call went well, or ended as such calls do (usual).
+func logOptions(ok slog.Level, usual ...codes.Code) []logging.Option {
 	return []logging.Option{
 		logging.WithLogOnEvents(logging.FinishCall),
 		logging.WithFieldsFromContext(who),
 		logging.WithDisableLoggingFields(logging.SystemTag[0], logging.ComponentFieldKey, logging.MethodTypeFieldKey),
 		logging.WithLevels(func(c codes.Code) logging.Level {
+			if slices.Contains(usual, c) {
+				return logging.Level(ok)
+			}
 			switch c {
 			case codes.OK:
 				return logging.Level(ok)

@@ -79,6 +79,48 @@ func (r recorder) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return resp, err
 }
 
+// stream records each token that a stream has, and why it has none, or no more.
+func (r recorder) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c := callOf(stream.Context())
+	watch := info.FullMethod == pb.TokenService_WatchToken_FullMethodName
+	if watch {
+		stream = recorded{stream, r, c, info.FullMethod}
+	}
+	err := handler(srv, stream)
+	if err == nil {
+		return nil
+	}
+	// That the caller or the replica has gone is no decision.
+	if reason := reasonOf(err); watch && stream.Context().Err() == nil && reason != reasonShuttingDown && reason != reasonAudit {
+		record := c.record(info.FullMethod)
+		record.Event = eventToken
+		record.Outcome, record.Code, record.Reason = outcomeOf(err)
+		_ = r.audit.Decision(record) // It has none either way.
+	}
+	return withRequestID(err, c.id)
+}
+
+// recorded is a stream whose tokens are recorded.
+type recorded struct {
+	grpc.ServerStream
+	recorder recorder
+	call     *call
+	method   string
+}
+
+// SendMsg implements grpc.ServerStream. If nothing can be recorded, a token is
+// not given where the audit log is strict.
+func (s recorded) SendMsg(m any) error {
+	if t := m.(*pb.WatchTokenResponse).GetToken(); t != nil {
+		record := s.call.record(s.method)
+		record.Event, record.Outcome, record.TokenID = eventToken, "allowed", t.GetTokenId()
+		if err := s.recorder.audit.Decision(record); err != nil {
+			return toStatus(s.Context(), s.recorder.log, s.call.tenant, err)
+		}
+	}
+	return s.ServerStream.SendMsg(m)
+}
+
 // begin records a change before it is made; if that cannot be done, it is not made.
 func (r recorder) begin(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	if eventOf(req) == eventChange {

@@ -75,8 +75,8 @@ func NewServer(c Config) (*Server, error) {
 	// The first violation is enough to refuse a request, and a request with ten
 	// thousand of them costs no more than one with one.
 	validator, err := protovalidate.New(protovalidate.WithFailFast(), protovalidate.WithMessages(
-		&pb.GetTokenRequest{}, &pb.RefreshTokenRequest{}, &pb.CreateTenantRequest{}, &pb.GetTenantRequest{},
-		&pb.ListTenantsRequest{}, &pb.UpdateTenantRequest{}, &pb.DeleteTenantRequest{},
+		&pb.GetTokenRequest{}, &pb.RefreshTokenRequest{}, &pb.WatchTokenRequest{},
+		&pb.CreateTenantRequest{}, &pb.GetTenantRequest{}, &pb.ListTenantsRequest{}, &pb.UpdateTenantRequest{}, &pb.DeleteTenantRequest{},
 		&pb.RotateClientSecretRequest{}, &pb.CheckTenantRequest{}))
 	if err != nil {
 		return nil, fmt.Errorf("rules of the API: %w", err)
@@ -95,7 +95,7 @@ func NewServer(c Config) (*Server, error) {
 		grpc.InTapHandle(entrance.admit),
 		grpc.StatsHandler(endings{}),
 		grpc.ChainUnaryInterceptor(unaryChain(c, metrics, validator)...),
-		grpc.ChainStreamInterceptor(streamChain(c, streams, metrics)...),
+		grpc.ChainStreamInterceptor(streamChain(c, streams, metrics, validator)...),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeader),

@@ -2,9 +2,53 @@ package rpc
 
 import (
 	"context"
+	"io"
+	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
+
+// asked has the request of a stream that has one pass what those of unary calls
+// pass, before anything else of the stream.
+func asked(chain ...grpc.UnaryServerInterceptor) grpc.StreamServerInterceptor {
+	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+		if info.FullMethod != pb.TokenService_WatchToken_FullMethodName {
+			return handler(srv, stream)
+		}
+		req := &pb.WatchTokenRequest{}
+		if err := stream.RecvMsg(req); err != nil {
+			return err
+		}
+		next := func(_ context.Context, _ any) (any, error) { return nil, handler(srv, &once{stream, req}) }
+		for _, pass := range slices.Backward(chain) {
+			further := next
+			next = func(ctx context.Context, req any) (any, error) {
+				return pass(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: info.FullMethod}, further)
+			}
+		}
+		_, err := next(stream.Context(), req)
+		return err
+	}
+}
+
+// once is a stream whose one request has been received already.
+type once struct {
+	grpc.ServerStream
+	req proto.Message
+}
+
+// RecvMsg implements grpc.ServerStream.
+func (s *once) RecvMsg(m any) error {
+	if s.req == nil {
+		return io.EOF
+	}
+	proto.Merge(m.(proto.Message), s.req)
+	s.req = nil
+	return nil
+}
 
 // endable is a stream that ends with its context, also for a handler that waits
 // for a message: gRPC itself would have it wait on.

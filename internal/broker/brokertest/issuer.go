@@ -3,6 +3,7 @@ package brokertest
 import (
 	"context"
 	"fmt"
+	"path"
 	"sync"
 	"time"
 
@@ -35,7 +36,9 @@ var _ broker.Issuer = (*Issuer)(nil)
 func (i *Issuer) TokenEndpoint(t *tenant.Tenant) string { return "issuer." + string(t.Region) }
 
 // APIBaseURL implements broker.Issuer.
-func (i *Issuer) APIBaseURL(t *tenant.Tenant) string { return "api." + string(t.Region) }
+func (i *Issuer) APIBaseURL(t *tenant.Tenant) string {
+	return path.Join("api."+string(t.Region), t.AccountID)
+}
 
 // Exchange implements broker.Issuer.
 func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token, error) {
