@@ -157,3 +157,34 @@ func TestWhatAPrincipalMayDoIsKeptOnce(t *testing.T) {
 	runtime.KeepAlive(callers)
 	runtime.KeepAlive(guard)
 }
+
+// What was allowed once stands as long as rule and label do. Whether a tenant went
+// away or went to others is the same to who may not have it any more.
+func TestWhatWasAllowedStandsOrNot(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		away := errors.New("away")
+		labels := map[string]map[string]string{"blue": {"team": "blue"}, "red": {"team": "red"}}
+		r := registry{labels, map[string]bool{"blue": true, "red": true, "gone": true}, time.Second, away}
+		guard, as := guarded(t, r, "rules: [{principals: ['jwt:a'], roles: [token.reader], labels: {team: blue}}, {principals: ['jwt:a'], roles: [token.reader], tenants: [named], scopes: ['a']}]")
+		caller, began := as("a"), time.Now()
+		for _, test := range []struct {
+			tenant string
+			scopes []string
+			want   error
+		}{
+			{"blue", nil, nil},
+			{"red", nil, access.ErrNotAllowed},
+			{"gone", nil, access.ErrNotAllowed},
+			{"named", []string{"a"}, nil},
+			{"unheard", nil, away},
+		} {
+			if err := guard.Standing(t.Context(), caller, access.Query{Method: "WatchToken", Tenant: test.tenant, Scopes: test.scopes}); !errors.Is(err, test.want) {
+				t.Errorf("%s: got %v, want %v", test.tenant, err, test.want)
+			}
+		}
+		if took := time.Since(began); took != time.Second { // That of the one that is not in memory.
+			t.Errorf("took %v", took)
+		}
+	})
+}

@@ -52,16 +52,6 @@ func (a authorizer) decide(ctx context.Context, c *call, method string) (err err
 	return err
 }
 
-// openStream has the stream count as open until it ends.
-func (a authorizer) openStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	c := callOf(stream.Context())
-	if !c.claim() {
-		return toStatus(stream.Context(), a.log, "", context.Canceled)
-	}
-	defer c.caller.Close()
-	return handler(srv, stream)
-}
-
 // hold lets a stream go on, and have a message, only while its caller may have it.
 // Health is for everyone who is known, reflection for whom any rule is for.
 func (a authorizer) hold(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {

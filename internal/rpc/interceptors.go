@@ -51,7 +51,6 @@ func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetric
 		record.stream,
 		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(c.Logger))),
 		until(ended),
-		authorize.openStream,
 		asked(explainViolation, validation.UnaryServerInterceptor(validator), name, authorize.unary),
 		authorize.hold,
 	}
