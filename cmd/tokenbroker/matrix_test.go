@@ -48,6 +48,15 @@ var calls = map[string]func(context.Context, *grpc.ClientConn) error{
 		_, err := pb.NewTokenServiceClient(conn).RefreshToken(ctx, &pb.RefreshTokenRequest{Tenant: "tenants/acme", RejectedTokenId: strings.Repeat("0", 32)})
 		return err
 	},
+	"WatchToken": func(ctx context.Context, conn *grpc.ClientConn) error {
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		stream, err := pb.NewTokenServiceClient(conn).WatchToken(ctx, &pb.WatchTokenRequest{Tenant: "tenants/acme"})
+		if err == nil {
+			_, err = stream.Recv()
+		}
+		return err
+	},
 	"CreateTenant": func(ctx context.Context, conn *grpc.ClientConn) error {
 		_, err := pb.NewTenantServiceClient(conn).CreateTenant(ctx, &pb.CreateTenantRequest{TenantId: fmt.Sprintf("new-%x", time.Now().UnixNano()), Tenant: &pb.Tenant{
 			Region: pb.Region_REGION_US, ClientId: "client-acme", ClientSecret: "secret-of-acme"}})
@@ -120,7 +129,7 @@ func TestOnlyWhatARuleAllowsSucceeds(t *testing.T) {
 
 	health := []string{"Health/Check", "Health/List", "Health/Watch"}
 	anybody := append([]string{"ServerReflection"}, health...)
-	reader := append([]string{"GetToken", "RefreshToken"}, anybody...)
+	reader := append([]string{"GetToken", "RefreshToken", "WatchToken"}, anybody...)
 	viewer := append([]string{"GetTenant", "ListTenants"}, anybody...)
 	admin := append([]string{"CreateTenant", "UpdateTenant", "DeleteTenant", "RotateClientSecret", "CheckTenant"}, viewer...)
 	issue := func(a *accesstest.Authority, id string, change func(*x509.Certificate)) *accesstest.Certificate {

@@ -166,7 +166,7 @@ func TestWhatWasAllowedStandsOrNot(t *testing.T) {
 		away := errors.New("away")
 		labels := map[string]map[string]string{"blue": {"team": "blue"}, "red": {"team": "red"}}
 		r := registry{labels, map[string]bool{"blue": true, "red": true, "gone": true}, time.Second, away}
-		guard, as := guarded(t, r, "rules: [{principals: ['jwt:a'], roles: [token.reader], labels: {team: blue}}, {principals: ['jwt:a'], roles: [token.reader], tenants: [named], scopes: ['a']}]")
+		guard, as := guarded(t, r, "rules:\n- {principals: ['jwt:a'], roles: [token.reader], labels: {team: blue}}\n- {principals: ['jwt:a'], roles: [token.reader], tenants: [named], scopes: ['a']}")
 		caller, began := as("a"), time.Now()
 		for _, test := range []struct {
 			tenant string

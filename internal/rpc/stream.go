@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
@@ -18,7 +19,7 @@ func asked(chain ...grpc.UnaryServerInterceptor) grpc.StreamServerInterceptor {
 		if info.FullMethod != pb.TokenService_WatchToken_FullMethodName {
 			return handler(srv, stream)
 		}
-		req := &pb.WatchTokenRequest{}
+		var req proto.Message = &pb.WatchTokenRequest{}
 		if err := stream.RecvMsg(req); err != nil {
 			return err
 		}
@@ -64,7 +65,7 @@ func (s endable) Context() context.Context { return s.ctx }
 // where nobody looks any more: the handler has to return then.
 func (s endable) RecvMsg(m any) error {
 	if err := s.ctx.Err(); err != nil {
-		return err
+		return status.FromContextError(err).Err()
 	}
 	received := make(chan error, 1)
 	go func() { received <- s.ServerStream.RecvMsg(m) }() // Ends with the stream.
@@ -72,6 +73,6 @@ func (s endable) RecvMsg(m any) error {
 	case err := <-received:
 		return err
 	case <-s.ctx.Done():
-		return s.ctx.Err()
+		return status.FromContextError(s.ctx.Err()).Err()
 	}
 }
