@@ -10,8 +10,8 @@ import (
 // Token is an access token and what a request to Smokeball needs beside it.
 //
 // It prints its ID and its end, and no secret, through fmt with any verb, slog,
-// JSON and whatever else asks for its text. fmt does not ask the methods of a
-// value in an unexported field: keep a *Token there, not a Token.
+// JSON and whatever else asks for its text. fmt does not ask the methods of what is
+// in an unexported field: a struct that has a token in one should not be printed.
 //
 // A Token is shared by all who asked for it: do not change it.
 type Token struct {
