@@ -40,7 +40,7 @@ type replica struct {
 	skew     time.Duration       // how wrong its wall clock is
 	mute     bool                // streams are open and bring nothing
 	hollow   bool                // streams bring heartbeats only
-	getErr   error               // what GetToken and WatchToken answer
+	getErr   error               // what all methods answer
 	watchErr error               // what WatchToken answers
 	refresh  func() error        // what RefreshToken answers; nil: a new token
 	answer   func(t *pb.Token)   // changes tokens on their way
@@ -66,6 +66,9 @@ func (r *replica) buy() { r.number, r.issued = r.number+1, time.Now() }
 // token returns the token that it holds, and when there will be another.
 func (r *replica) token() (*pb.Token, time.Time, error) {
 	turn := r.issued.Add(r.life * 3 / 4)
+	if r.getErr != nil {
+		return nil, turn, r.getErr
+	}
 	if !time.Now().Before(turn) && !r.away {
 		r.buy()
 		turn = r.issued.Add(r.life * 3 / 4)
@@ -82,7 +85,7 @@ func (r *replica) token() (*pb.Token, time.Time, error) {
 	if r.answer != nil {
 		r.answer(t)
 	}
-	return t, turn, r.getErr
+	return t, turn, nil
 }
 
 func access(number int) string { return fmt.Sprintf("access-%d", number) }
@@ -269,10 +272,12 @@ func (h *house) streams() int {
 	return h.open
 }
 
-// want checks that callers get the token with this number.
+// want checks that callers get the token with this number, before and after
+// everything that can happen has happened.
 func (h *house) want(t *testing.T, number int) {
 	t.Helper()
 	synctest.Wait()
+	defer synctest.Wait()
 	if got, err := h.acme.Token(); err != nil || got.AccessToken != access(number) {
 		t.Fatalf("got %v, %v, want %s", got, err, access(number))
 	}
