@@ -232,9 +232,10 @@ func newHouse(t testing.TB, life time.Duration) *house {
 // up starts the replica.
 func (h *house) up() {
 	door := bufconn.Listen(1 << 16)
-	h.server = grpc.NewServer()
-	pb.RegisterTokenServiceServer(h.server, h.replica)
-	go func() { _ = h.server.Serve(door) }() // Ends with Stop.
+	server := grpc.NewServer()
+	pb.RegisterTokenServiceServer(server, h.replica)
+	go func() { _ = server.Serve(door) }() // Ends with Stop.
+	h.server = server
 	h.doorLock.Lock()
 	defer h.doorLock.Unlock()
 	h.door = door
