@@ -25,4 +25,5 @@ type Client struct {
 	closed  bool
 	sources map[string]*TokenSource // :: tenant and scopes → their source
 	running sync.WaitGroup          // what the sources have started
+	streams int                     // how many sources have a stream; at most maxStreams
 }

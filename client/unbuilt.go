@@ -1,5 +1,0 @@
-package client
-
-import "errors"
-
-var errUnbuilt = errors.New("not there yet")
