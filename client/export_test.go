@@ -1,0 +1,19 @@
+package client
+
+import (
+	"context"
+	"net/http"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+)
+
+// GetToken makes the call, past the sources.
+func (c *Client) GetToken(ctx context.Context) (*pb.Token, error) {
+	resp, err := c.tokens.GetToken(ctx, &pb.GetTokenRequest{Tenant: "tenants/acme"})
+	return resp.GetToken(), err
+}
+
+// RoundTrip is Transport.RoundTrip with any source.
+func RoundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	return roundTrip(source, base, req)
+}
