@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 )
 
@@ -25,17 +26,28 @@ type jwtFile struct {
 
 // GetRequestMetadata implements credentials.PerRPCCredentials.
 func (f jwtFile) GetRequestMetadata(ctx context.Context, _ ...string) (map[string]string, error) {
-	// gRPC sees to this (RequireTransportSecurity), but not for a local connection,
-	// which WithDialOptions may have made another one.
 	call, _ := credentials.RequestInfoFromContext(ctx)
-	if !f.private(call.AuthInfo) {
-		return nil, status.Error(codes.Unauthenticated, "the token of WithJWTFile is not sent over a connection that is not encrypted")
-	}
-	token, err := f.read()
-	if err != nil {
+	token, err := f.token(call.AuthInfo)
+	switch {
+	case err == nil:
+		return map[string]string{"authorization": "Bearer " + token}, nil
+	case call.Method == healthpb.Health_Watch_FullMethodName:
+		// gRPC itself asks for this, with each connection, and would go on and on while
+		// calls wait. They have the error to tell.
+		return nil, nil
+	default:
 		return nil, status.Error(codes.Unauthenticated, "WithJWTFile: "+err.Error())
 	}
-	return map[string]string{"authorization": "Bearer " + token}, nil
+}
+
+// token returns the token, if it may be sent over this connection.
+func (f jwtFile) token(connection credentials.AuthInfo) (string, error) {
+	// gRPC sees to this (RequireTransportSecurity), but not for a local connection,
+	// which WithDialOptions may have made another one.
+	if !f.private(connection) {
+		return "", errors.New("the connection is not encrypted, and the token is not sent")
+	}
+	return f.read()
 }
 
 // private says whether nobody on the way can read what is sent.

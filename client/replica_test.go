@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
@@ -109,9 +110,9 @@ func (r *replica) lastTLS(t *testing.T) tls.ConnectionState {
 	return r.tls[len(r.tls)-1]
 }
 
-// serve serves the replica on l until the test ends, or stop is called.
+// serve serves the replica, which is as patient as a broker, on l until the test ends, or stop is called.
 func (r *replica) serve(t *testing.T, l net.Listener, options ...grpc.ServerOption) (stop func()) {
-	server := grpc.NewServer(options...)
+	server := grpc.NewServer(append(options, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))...)
 	pb.RegisterTokenServiceServer(server, r)
 	healthpb.RegisterHealthServer(server, r.health)
 	went := make(chan struct{})

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spiffe/go-spiffe/v2/spiffeid"
 	"github.com/spiffe/go-spiffe/v2/spiffetls/tlsconfig"
@@ -27,7 +28,13 @@ func openSPIFFE(ctx context.Context, brokerID string) (credentials.TransportCred
 	if err != nil {
 		return nil, nil, fmt.Errorf("the identity of this process: %w", err)
 	}
-	config := tlsconfig.MTLSClientConfig(source, source, tlsconfig.AuthorizeID(id))
-	config.MinVersion = tls.VersionTLS13
-	return credentials.NewTLS(config), source, nil
+	return newPerConnection(func() (*tls.Config, time.Time, error) {
+		own, err := source.GetX509SVID()
+		if err != nil {
+			return nil, time.Time{}, err
+		}
+		config := tlsconfig.MTLSClientConfig(own, source, tlsconfig.AuthorizeID(id))
+		config.MinVersion = tls.VersionTLS13
+		return config, own.Certificates[0].NotAfter, nil
+	}), source, nil
 }

@@ -6,9 +6,12 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 
 	"smokeball.internal/tokenbroker/client"
 	"smokeball.internal/tokenbroker/internal/access/accesstest"
@@ -127,4 +130,38 @@ func TestFilesAreReadForEachConnection(t *testing.T) {
 	if who := second.lastTLS(t).PeerCertificates[0].Subject.CommonName; who != "after" {
 		t.Errorf("then the client was %q", who)
 	}
+}
+
+// The broker refuses calls on a connection whose certificate has ended.
+func TestConnectionEndsWithItsCertificate(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		a, n, r := accesstest.NewAuthority(t), &network{}, newReplica()
+		lasts := func(d time.Duration) func(*x509.Certificate) {
+			return func(c *x509.Certificate) { c.NotAfter = time.Now().Add(d) }
+		}
+		own := newFiles(t, a, a.Issue("first", lasts(10*time.Minute)))
+		n.join(t, "localhost:1", r, grpc.Creds(credentials.NewTLS(serverTLS(a, a, func(c *x509.Certificate) { c.DNSNames = []string{"localhost"} }))))
+		c := newClient(t, "passthrough:///localhost:1", client.WithMTLS(own.ca, own.cert, own.key), client.WithDialOptions(grpc.WithContextDialer(n.dial)))
+		wantToken(t, c)
+		next := a.Issue("second", lasts(20*time.Minute))
+		write(t, own.cert, next.PEM)
+		write(t, own.key, next.KeyPEM)
+		for _, test := range []struct {
+			after time.Duration
+			who   string
+			dials int
+		}{{9 * time.Minute, "first", 1}, {2 * time.Minute, "second", 2}, {8 * time.Minute, "second", 2}} {
+			time.Sleep(test.after)
+			wantToken(t, c)
+			if who := r.lastTLS(t).PeerCertificates[0].Subject.CommonName; who != test.who || n.dialed() != test.dials {
+				t.Errorf("the client is %q, on connection %d, want %q, on %d", who, n.dialed(), test.who, test.dials)
+			}
+		}
+		// Nobody brought a third.
+		time.Sleep(2 * time.Minute)
+		if err := wantCode(t, c, codes.Unavailable); !strings.Contains(err.Error(), "the client's certificate has expired") {
+			t.Errorf("with a certificate that has ended: %v", err)
+		}
+	})
 }

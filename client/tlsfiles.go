@@ -6,8 +6,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"io"
-	"net"
 	"os"
+	"time"
 
 	"google.golang.org/grpc/credentials"
 )
@@ -20,53 +20,33 @@ type tlsFiles struct {
 }
 
 func (f tlsFiles) open(context.Context) (credentials.TransportCredentials, io.Closer, error) {
-	config, err := f.config()
-	if err != nil {
+	if _, _, err := f.read(); err != nil {
 		return nil, nil, err
 	}
-	return perHandshake{credentials.NewTLS(config), f}, nil, nil
+	return newPerConnection(f.read), nil, nil
 }
 
-// config reads the files. The error tells nothing of what is in them.
-func (f tlsFiles) config() (*tls.Config, error) {
+// read returns what is in the files, and when the client's certificate ends; zero:
+// there is none. The error tells nothing of what is in them.
+func (f tlsFiles) read() (*tls.Config, time.Time, error) {
 	config := &tls.Config{MinVersion: tls.VersionTLS13}
 	if f.ca != "" {
 		bundle, err := os.ReadFile(f.ca)
 		if err != nil {
-			return nil, fmt.Errorf("authorities: %w", err)
+			return nil, time.Time{}, fmt.Errorf("authorities: %w", err)
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(bundle) {
-			return nil, fmt.Errorf("authorities: there is no PEM certificate in %s", f.ca)
+			return nil, time.Time{}, fmt.Errorf("authorities: there is no PEM certificate in %s", f.ca)
 		}
 	}
-	if f.mutual {
-		pair, err := tls.LoadX509KeyPair(f.cert, f.key)
-		if err != nil {
-			return nil, fmt.Errorf("certificate and key: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
+	if !f.mutual {
+		return config, time.Time{}, nil
 	}
-	return config, nil
-}
-
-// perHandshake is TLS with what the files have in them when a connection is made.
-// Connections are few and live long, so nobody has to watch the files.
-type perHandshake struct {
-	credentials.TransportCredentials
-	files tlsFiles
-}
-
-// ClientHandshake implements credentials.TransportCredentials.
-func (p perHandshake) ClientHandshake(ctx context.Context, authority string, raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
-	config, err := p.files.config()
+	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
 	if err != nil {
-		return nil, nil, err
+		return nil, time.Time{}, fmt.Errorf("certificate and key: %w", err)
 	}
-	return credentials.NewTLS(config).ClientHandshake(ctx, authority, raw)
-}
-
-// Clone implements credentials.TransportCredentials.
-func (p perHandshake) Clone() credentials.TransportCredentials {
-	return perHandshake{p.TransportCredentials.Clone(), p.files}
+	config.Certificates = []tls.Certificate{pair}
+	return config, pair.Leaf.NotAfter, nil
 }
