@@ -12,8 +12,6 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/resolver"
-	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 
 	"smokeball.internal/tokenbroker/client"
@@ -170,10 +168,7 @@ func TestReplicaThatIsNotServingGetsNoCalls(t *testing.T) {
 		n, a, b := &network{}, newReplica(), newReplica()
 		n.join(t, "a", a)
 		n.join(t, "b", b)
-		names := manual.NewBuilderWithScheme("replicas")
-		names.InitialState(resolver.State{Addresses: []resolver.Address{{Addr: "a"}, {Addr: "b"}}})
-		c := newClient(t, "replicas:///broker", client.WithInsecure(),
-			client.WithDialOptions(grpc.WithContextDialer(n.dial), grpc.WithResolvers(names)))
+		c := n.clientOf(t, "a", "b")
 		calls := func() (ofA, ofB int) {
 			t.Helper()
 			synctest.Wait() // until both are connected, and have said how they are

@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/test/bufconn"
 
@@ -82,6 +84,13 @@ func (r *replica) calls() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.headers)
+}
+
+// forget forgets the calls that came.
+func (r *replica) forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.headers = nil
 }
 
 // last returns a header of the last call.
@@ -230,6 +239,18 @@ func (w *wire) Write(p []byte) (int, error) {
 func (n *network) client(t *testing.T, options ...client.Option) *client.Client {
 	t.Helper()
 	return newClient(t, "passthrough:///localhost:1", append(options, client.WithInsecure(), client.WithDialOptions(grpc.WithContextDialer(n.dial)))...)
+}
+
+// clientOf returns a client of several replicas.
+func (n *network) clientOf(t *testing.T, names ...string) *client.Client {
+	t.Helper()
+	state := resolver.State{}
+	for _, name := range names {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: name})
+	}
+	replicas := manual.NewBuilderWithScheme("replicas")
+	replicas.InitialState(state)
+	return newClient(t, "replicas:///broker", client.WithInsecure(), client.WithDialOptions(grpc.WithContextDialer(n.dial), grpc.WithResolvers(replicas)))
 }
 
 // newClient returns a client that is closed when the test ends.
