@@ -19,7 +19,7 @@ func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, 
 	case asked == nil:
 		return nil, false, errors.New("the request has no URL")
 	case asked.Opaque != "":
-		return nil, false, errors.New("the request's URL has neither host nor path")
+		return nil, false, errors.New("the request's URL is opaque, and names no host")
 	case asked.Scheme == "" && asked.Host == "":
 		target, err = below(base, asked)
 		return target, true, err

@@ -45,11 +45,7 @@ func (t *Transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if t.Source == nil {
 		return nil, refuse(req, errors.New("Transport has no Source"))
 	}
-	base := t.Base
-	if base == nil {
-		base = http.DefaultTransport
-	}
-	return roundTrip(t.Source, base, req)
+	return roundTrip(t.Source, t.Base, req)
 }
 
 // tokens is a *TokenSource.
@@ -59,6 +55,9 @@ type tokens interface {
 }
 
 func roundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	if base == nil {
+		base = http.DefaultTransport
+	}
 	token, err := source.Get(req.Context())
 	if err != nil {
 		return nil, refuse(req, err)
