@@ -152,9 +152,9 @@ func TestPlainTextLeadsNowhereElse(t *testing.T) {
 		return abroad{conn}, err
 	})
 	c := newClient(t, "localhost:9090", client.WithInsecure(), client.WithJWTFile(token), client.WithDialOptions(elsewhere))
-	err := wantCode(t, c, codes.Unavailable)
-	if !strings.Contains(err.Error(), "non-local address") || r.calls() > 0 {
-		t.Errorf("%d calls came, and the error is %v", r.calls(), err)
+	said := wantCode(t, c, codes.Unavailable)
+	if !strings.Contains(said, "non-local address") || r.calls() > 0 {
+		t.Errorf("%d calls came, and the error is %q", r.calls(), said)
 	}
 }
 

@@ -3,7 +3,7 @@ package client_test
 import (
 	"context"
 	"fmt"
-	"log/slog"
+	"log"
 	"net/http"
 	"time"
 
@@ -18,8 +18,7 @@ func ExampleNew() {
 		client.WithSPIFFE("spiffe://prod.example/tokenbroker"),
 		client.WithOpenTelemetry())
 	if err != nil {
-		slog.Error("cannot set up the token broker's client", "error", err)
-		return
+		log.Fatal(err)
 	}
 	defer func() { _ = broker.Close() }()
 }
@@ -30,8 +29,7 @@ func ExampleWithJWTFile() {
 		client.WithTLS("/etc/tokenbroker/ca.pem"),
 		client.WithJWTFile("/var/run/secrets/tokens/tokenbroker"))
 	if err != nil {
-		slog.Error("cannot set up the token broker's client", "error", err)
-		return
+		log.Fatal(err)
 	}
 	defer func() { _ = broker.Close() }()
 }
@@ -42,8 +40,7 @@ func ExampleTransport() {
 	ctx := context.Background()
 	broker, err := client.New(ctx, "localhost:9090", client.WithInsecure()) // as `tokenbroker dev` serves it
 	if err != nil {
-		slog.Error("cannot set up the token broker's client", "error", err)
-		return
+		log.Fatal(err)
 	}
 	defer func() { _ = broker.Close() }()
 
@@ -53,12 +50,12 @@ func ExampleTransport() {
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/matters?limit=10", nil)
 	if err != nil {
-		slog.Error("cannot make the request", "error", err)
+		log.Print(err)
 		return
 	}
 	resp, err := smokeball.Do(req)
 	if err != nil {
-		slog.Error("cannot list matters", "error", err)
+		log.Print(err)
 		return
 	}
 	defer func() { _ = resp.Body.Close() }()

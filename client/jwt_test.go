@@ -30,14 +30,14 @@ func TestTokenFileIsReadForEachCall(t *testing.T) {
 
 	calls := r.calls()
 	write(t, path, []byte("Planted Planted"))
-	if err := wantCode(t, c, codes.Unauthenticated); strings.Contains(err.Error(), "Planted") || !strings.Contains(err.Error(), path) {
-		t.Errorf("of a file with more in it: %v", err)
+	if said := wantCode(t, c, codes.Unauthenticated); strings.Contains(said, "Planted") || !strings.Contains(said, path) {
+		t.Errorf("of a file with more in it: %s", said)
 	}
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	if err := wantCode(t, c, codes.Unauthenticated); !strings.Contains(err.Error(), path) {
-		t.Errorf("without the file: %v", err)
+	if said := wantCode(t, c, codes.Unauthenticated); !strings.Contains(said, path) {
+		t.Errorf("without the file: %s", said)
 	}
 	if r.calls() != calls {
 		t.Error("a call without a token came")
@@ -69,8 +69,8 @@ func TestTokenIsNotSentInPlainText(t *testing.T) {
 		_ = c.Close()
 	}
 	c := newClient(t, address, client.WithInsecure(), client.WithJWTFile(path), plain)
-	if err := wantCode(t, c, codes.Unauthenticated); strings.Contains(err.Error(), "Planted") {
-		t.Errorf("%q tells the token", err)
+	if said := wantCode(t, c, codes.Unauthenticated); strings.Contains(said, "Planted") {
+		t.Errorf("%q tells the token", said)
 	}
 	if r.calls() > 0 {
 		t.Error("the call came")

@@ -276,14 +276,15 @@ func wantToken(t *testing.T, c *client.Client) {
 	}
 }
 
-// wantCode fails the test if a call does not end with code. It returns the error.
-func wantCode(t *testing.T, c *client.Client, code codes.Code) error {
+// wantCode fails the test if a call does not end with code. It returns what the
+// error says.
+func wantCode(t *testing.T, c *client.Client, code codes.Code) string {
 	t.Helper()
 	_, err := call(t, c)
 	if status.Code(err) != code {
 		t.Fatalf("the call ended with %v, want %v", err, code)
 	}
-	return err
+	return err.Error()
 }
 
 func call(t *testing.T, c *client.Client) (*pb.Token, error) {

@@ -86,8 +86,8 @@ func TestBrokerThatIsNotTheBroker(t *testing.T) {
 			t.Parallel()
 			r := newReplica()
 			c := newClient(t, r.listen(t, test.server), test.options...)
-			if err := wantCode(t, c, codes.Unavailable); !strings.Contains(err.Error(), test.want) {
-				t.Errorf("the error is %q, want %q in it", err, test.want)
+			if said := wantCode(t, c, codes.Unavailable); !strings.Contains(said, test.want) {
+				t.Errorf("the error is %q, want %q in it", said, test.want)
 			}
 			if r.calls() > 0 {
 				t.Error("the call came")
@@ -121,8 +121,8 @@ func TestFilesAreReadForEachConnection(t *testing.T) {
 	address := second.listen(t, serverTLS(after, after, nil))
 	write(t, own.cert, next.PEM) // Its key is not there yet.
 	dialer.change(address)
-	if err := wantCode(t, c, codes.Unavailable); !strings.Contains(err.Error(), "certificate and key") {
-		t.Errorf("between the two files: %v", err)
+	if said := wantCode(t, c, codes.Unavailable); !strings.Contains(said, "certificate and key") {
+		t.Errorf("between the two files: %s", said)
 	}
 	write(t, own.key, next.KeyPEM)
 	write(t, own.ca, after.PEM())
@@ -160,8 +160,8 @@ func TestConnectionEndsWithItsCertificate(t *testing.T) {
 		}
 		// Nobody brought a third.
 		time.Sleep(2 * time.Minute)
-		if err := wantCode(t, c, codes.Unavailable); !strings.Contains(err.Error(), "the client's certificate has expired") {
-			t.Errorf("with a certificate that has ended: %v", err)
+		if said := wantCode(t, c, codes.Unavailable); !strings.Contains(said, "the client's certificate has expired") {
+			t.Errorf("with a certificate that has ended: %s", said)
 		}
 	})
 }
