@@ -6,17 +6,48 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 	"sync"
+	"time"
 
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
+	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	_ "google.golang.org/grpc/health" // has the balancer ask for the health of each replica
+	"google.golang.org/grpc/keepalive"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+)
+
+// serviceConfig has calls spread over the replicas that say they are serving. A
+// call fails rather than waits while none does: what is held in memory is served
+// meanwhile.
+const serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}],
+	"healthCheckConfig": {"serviceName": "tokenbroker.v1.TokenService"}
+}`
+
+const (
+	// How often a peer is asked whether it is there, when nothing else was heard of it.
+	// The broker sends those away who ask more often than every 10 s.
+	pingInterval = 30 * time.Second
+	// How long it may take to answer.
+	pingTimeout = 10 * time.Second
+	// The pauses between attempts to connect. gRPC's own grow to two minutes, which
+	// would be the time to recovery.
+	firstReconnect   = 250 * time.Millisecond
+	longestReconnect = 5 * time.Second
+	// How long an attempt to connect may take, before the next address is tried.
+	connectTimeout = 5 * time.Second
 )
 
 // Client is a connection to a token broker. It is safe for concurrent use.
 type Client struct {
 	conn   *grpc.ClientConn
 	tokens pb.TokenServiceClient
+	spiffe io.Closer // closed last; may be nil
 
 	ctx    context.Context // ends with Close; all sources run on it
 	cancel context.CancelFunc
@@ -26,4 +57,82 @@ type Client struct {
 	sources map[string]*TokenSource // :: tenant and scopes → their source
 	running sync.WaitGroup          // what the sources have started
 	streams int                     // how many sources have a stream; at most maxStreams
+}
+
+// New returns a client of the broker at target: HOST:PORT, where each address of
+// HOST is a replica, or a gRPC target like "dns:///HOST:PORT" or "unix:PATH"
+// (https://github.com/grpc/grpc/blob/master/doc/naming.md).
+//
+// Without an option that says otherwise the connection is TLS 1.3, and the broker's
+// certificate must be for HOST and of an authority that the system trusts.
+//
+// New does not wait for the broker. It reads the files that the options name, and
+// fails if one of them cannot be used. ctx bounds this, and the wait for the first
+// identity of WithSPIFFE; the client does not end with it, but with Close.
+func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
+	var o options
+	for _, option := range opts {
+		option(&o)
+	}
+	target, err := o.target(target)
+	if err != nil {
+		return nil, err
+	}
+	identity, closer, err := o.credentials(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dial := append(dialOptions(), identity...)
+	if o.telemetry {
+		dial = append(dial, telemetry())
+	}
+	conn, err := grpc.NewClient(target, append(dial, o.dial...)...) // The caller's come last, so that they prevail.
+	if err != nil {
+		if closer != nil {
+			_ = closer.Close()
+		}
+		return nil, err
+	}
+	c := &Client{conn: conn, tokens: pb.NewTokenServiceClient(conn), spiffe: closer}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	return c, nil
+}
+
+func dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithUserAgent("tokenbroker-client"),
+		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDisableServiceConfig(), // What DNS has to say about it is not asked for.
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: firstReconnect, Multiplier: 1.6, Jitter: 0.2, MaxDelay: longestReconnect},
+			MinConnectTimeout: connectTimeout,
+		}),
+		grpc.WithChainUnaryInterceptor(retry),
+	}
+}
+
+func telemetry() grpc.DialOption {
+	// Asking for health is a call that lasts as long as its connection, and tells nothing.
+	return grpc.WithStatsHandler(otelgrpc.NewClientHandler(otelgrpc.WithFilter(filters.Not(filters.HealthCheck()))))
+}
+
+// Close ends all sources of the client, waits for what they have started, and
+// closes the connection. Tokens that were handed out stay valid until they expire.
+// A client that is closed stays so; closing it again does nothing.
+func (c *Client) Close() error {
+	c.mu.Lock()
+	before := c.closed
+	c.closed = true // From here on nothing is started.
+	c.mu.Unlock()
+	c.cancel()
+	c.running.Wait()
+	if before {
+		return nil
+	}
+	err := c.conn.Close()
+	if c.spiffe != nil {
+		err = errors.Join(err, c.spiffe.Close())
+	}
+	return err
 }

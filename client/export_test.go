@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"net/http"
 
 	"google.golang.org/grpc"
 
@@ -14,8 +15,13 @@ func NewForTest(conn *grpc.ClientConn) *Client {
 	return &Client{conn: conn, tokens: pb.NewTokenServiceClient(conn), ctx: ctx, cancel: cancel}
 }
 
-// Close ends the client's sources and its connection.
-func (c *Client) Close() error {
-	c.endSources()
-	return c.conn.Close()
+// GetToken makes the call, past the sources.
+func (c *Client) GetToken(ctx context.Context) (*pb.Token, error) {
+	resp, err := c.tokens.GetToken(ctx, &pb.GetTokenRequest{Tenant: "tenants/acme"})
+	return resp.GetToken(), err
+}
+
+// RoundTrip is Transport.RoundTrip with any source.
+func RoundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.Response, error) {
+	return roundTrip(source, base, req)
 }

@@ -26,9 +26,9 @@ import (
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
-// replica is a broker that behaves as token_service.proto says, with one token for
+// fake is a broker that behaves as token_service.proto says, with one token for
 // all tenants, which it replaces at 75 % of its life.
-type replica struct {
+type fake struct {
 	pb.UnimplementedTokenServiceServer
 	life time.Duration // of the tokens it buys
 
@@ -52,7 +52,7 @@ type replica struct {
 }
 
 // change changes the replica, which its streams notice.
-func (r *replica) change(f func(*replica)) {
+func (r *fake) change(f func(*fake)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	f(r)
@@ -61,10 +61,10 @@ func (r *replica) change(f func(*replica)) {
 }
 
 // buy has the replica hold a new token.
-func (r *replica) buy() { r.number, r.issued = r.number+1, time.Now() }
+func (r *fake) buy() { r.number, r.issued = r.number+1, time.Now() }
 
 // token returns the token that it holds, and when there will be another.
-func (r *replica) token() (*pb.Token, time.Time, error) {
+func (r *fake) token() (*pb.Token, time.Time, error) {
 	turn := r.issued.Add(r.life * 3 / 4)
 	if r.getErr != nil {
 		return nil, turn, r.getErr
@@ -91,7 +91,7 @@ func (r *replica) token() (*pb.Token, time.Time, error) {
 func access(number int) string { return fmt.Sprintf("access-%d", number) }
 func id(number int) string     { return fmt.Sprintf("%032x", number) }
 
-func (r *replica) GetToken(ctx context.Context, req *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+func (r *fake) GetToken(ctx context.Context, req *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls["GetToken"]++
@@ -108,7 +108,7 @@ func (r *replica) GetToken(ctx context.Context, req *pb.GetTokenRequest) (*pb.Ge
 	return &pb.GetTokenResponse{Token: t}, err
 }
 
-func (r *replica) RefreshToken(ctx context.Context, req *pb.RefreshTokenRequest) (*pb.RefreshTokenResponse, error) {
+func (r *fake) RefreshToken(ctx context.Context, req *pb.RefreshTokenRequest) (*pb.RefreshTokenResponse, error) {
 	r.mu.Lock()
 	r.calls["RefreshToken"]++
 	r.rejected = append(r.rejected, req.GetRejectedTokenId())
@@ -123,7 +123,7 @@ func (r *replica) RefreshToken(ctx context.Context, req *pb.RefreshTokenRequest)
 			return nil, err
 		}
 	} else {
-		r.change((*replica).buy)
+		r.change((*fake).buy)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +131,7 @@ func (r *replica) RefreshToken(ctx context.Context, req *pb.RefreshTokenRequest)
 	return &pb.RefreshTokenResponse{Token: t}, err
 }
 
-func (r *replica) WatchToken(req *pb.WatchTokenRequest, stream grpc.ServerStreamingServer[pb.WatchTokenResponse]) error {
+func (r *fake) WatchToken(req *pb.WatchTokenRequest, stream grpc.ServerStreamingServer[pb.WatchTokenResponse]) error {
 	r.mu.Lock()
 	r.calls["WatchToken"]++
 	r.open++
@@ -191,7 +191,7 @@ func refusal(code codes.Code, reason string, retry time.Duration) error {
 
 // house is a client and a replica that it is connected to.
 type house struct {
-	*replica
+	*fake
 	client *client.Client
 	acme   *client.TokenSource
 
@@ -202,7 +202,7 @@ type house struct {
 
 // newHouse works within a bubble and without.
 func newHouse(t testing.TB, life time.Duration) *house {
-	h := &house{replica: &replica{life: life, number: 1, issued: time.Now(), changed: make(chan struct{}), calls: map[string]int{}}}
+	h := &house{fake: &fake{life: life, number: 1, issued: time.Now(), changed: make(chan struct{}), calls: map[string]int{}}}
 	h.up()
 	pause := backoff.DefaultConfig
 	pause.MaxDelay = 5 * time.Second
@@ -233,7 +233,7 @@ func newHouse(t testing.TB, life time.Duration) *house {
 func (h *house) up() {
 	door := bufconn.Listen(1 << 16)
 	server := grpc.NewServer()
-	pb.RegisterTokenServiceServer(server, h.replica)
+	pb.RegisterTokenServiceServer(server, h.fake)
 	go func() { _ = server.Serve(door) }() // Ends with Stop.
 	h.server = server
 	h.doorLock.Lock()

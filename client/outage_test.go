@@ -53,7 +53,7 @@ func TestOutageLongerThanATokenLives(t *testing.T) {
 // pause, and none of them waits.
 func TestThousandCallersInAnOutage(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.getErr = refusal(codes.Unavailable, "ISSUER_UNAVAILABLE", 0) })
+		h.change(func(r *fake) { r.getErr = refusal(codes.Unavailable, "ISSUER_UNAVAILABLE", 0) })
 		var failed atomic.Int32
 		for range 1000 {
 			go func() {
@@ -75,7 +75,7 @@ func TestThousandCallersInAnOutage(t *testing.T) {
 		if n := h.count("GetToken"); n < 12 || n > 30 {
 			t.Errorf("%d attempts in a minute", n)
 		}
-		h.change(func(r *replica) { r.getErr = nil })
+		h.change(func(r *fake) { r.getErr = nil })
 		time.Sleep(5 * time.Second)
 		h.want(t, 1)
 	})
@@ -84,7 +84,7 @@ func TestThousandCallersInAnOutage(t *testing.T) {
 // Who asks seldom is not told what was long ago: there is a new attempt.
 func TestErrorsAreForgotten(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.getErr = refusal(codes.NotFound, "TENANT_NOT_FOUND", 0) })
+		h.change(func(r *fake) { r.getErr = refusal(codes.NotFound, "TENANT_NOT_FOUND", 0) })
 		h.wantError(t, codes.NotFound)
 		time.Sleep(10 * minute)
 		n := h.count("GetToken")
@@ -95,7 +95,7 @@ func TestErrorsAreForgotten(t *testing.T) {
 		if h.count("GetToken") != n {
 			t.Error("attempts go on that nobody waits for")
 		}
-		h.change(func(r *replica) { r.getErr = nil })
+		h.change(func(r *fake) { r.getErr = nil })
 		h.want(t, 2) // The replica has another by now.
 	})
 }
@@ -107,7 +107,7 @@ func TestAttemptsThatNeedSomebodyToActAreFew(t *testing.T) {
 	} {
 		t.Run(code.String(), func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
-				h.change(func(r *replica) { r.getErr = status.Error(code, "no") })
+				h.change(func(r *fake) { r.getErr = status.Error(code, "no") })
 				h.wantError(t, code)
 				h.later(time.Hour)
 				if n := h.count("GetToken"); n > most || n < most/2 {
@@ -120,13 +120,13 @@ func TestAttemptsThatNeedSomebodyToActAreFew(t *testing.T) {
 
 func TestAttemptsHeedRetryInfo(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.getErr = refusal(codes.Unavailable, "ISSUER_THROTTLED", 2*minute) })
+		h.change(func(r *fake) { r.getErr = refusal(codes.Unavailable, "ISSUER_THROTTLED", 2*minute) })
 		h.wantError(t, codes.Unavailable)
 		h.later(2*minute - 1)
 		if n := h.count("GetToken"); n != 1 {
 			t.Errorf("%d attempts, and the broker had asked for two minutes", n)
 		}
-		h.change(func(r *replica) { r.getErr = nil })
+		h.change(func(r *fake) { r.getErr = nil })
 		h.later(time.Second)
 		h.want(t, 1)
 	})
@@ -135,9 +135,9 @@ func TestAttemptsHeedRetryInfo(t *testing.T) {
 // An absurd RetryInfo does not silence a source for ever.
 func TestRetryInfoIsBounded(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.getErr = refusal(codes.Unavailable, "ISSUER_THROTTLED", 1000*day) })
+		h.change(func(r *fake) { r.getErr = refusal(codes.Unavailable, "ISSUER_THROTTLED", 1000*day) })
 		h.wantError(t, codes.Unavailable)
-		h.change(func(r *replica) { r.getErr = nil })
+		h.change(func(r *fake) { r.getErr = nil })
 		h.later(6 * minute)
 		h.want(t, 1)
 	})
@@ -167,10 +167,10 @@ func TestWhatIsHeldIsDroppedOrKept(t *testing.T) {
 			t.Run(c.code.String()+" "+c.reason+" by "+by, func(t *testing.T) {
 				inBubble(t, time.Hour, func(t *testing.T, h *house) {
 					if by == "answer" {
-						h.change(func(r *replica) { r.watchErr = status.Error(codes.Unimplemented, "no streams") })
+						h.change(func(r *fake) { r.watchErr = status.Error(codes.Unimplemented, "no streams") })
 					}
 					h.want(t, 1)
-					h.change(func(r *replica) { r.away, r.getErr = true, refusal(c.code, c.reason, 0) })
+					h.change(func(r *fake) { r.away, r.getErr = true, refusal(c.code, c.reason, 0) })
 					if by == "answer" {
 						h.later(55 * minute)
 					}
@@ -182,7 +182,7 @@ func TestWhatIsHeldIsDroppedOrKept(t *testing.T) {
 					if client.Reason(err) != c.reason {
 						t.Errorf("reason %q, want %q", client.Reason(err), c.reason)
 					}
-					h.change(func(r *replica) { r.away, r.getErr = false, nil; r.buy() })
+					h.change(func(r *fake) { r.away, r.getErr = false, nil; r.buy() })
 					h.later(31 * time.Second)
 					h.want(t, 2)
 				})

@@ -164,7 +164,7 @@ func TestPausesBeginAnew(t *testing.T) {
 		h.later(time.Minute)
 		h.notReplaced(t, 3, codes.ResourceExhausted, "REFRESH_TOO_SOON", 2)
 		h.later(3 * time.Hour)
-		h.change((*replica).buy) // Not by a replacement.
+		h.change((*fake).buy) // Not by a replacement.
 		h.later(time.Hour)
 		h.replace(t, 4, 5, 3)
 		h.later(time.Minute)
@@ -179,10 +179,10 @@ func TestTokensThatOthersReplacedCount(t *testing.T) {
 		h.want(t, 1)
 		h.replace(t, 1, 2, 1)
 		h.later(time.Minute)
-		h.change((*replica).buy)
+		h.change((*fake).buy)
 		h.replace(t, 3, 4, 2)
 		h.later(time.Minute)
-		h.change((*replica).buy)
+		h.change((*fake).buy)
 		h.notReplaced(t, 5, codes.ResourceExhausted, "REFRESH_TOO_SOON", 2)
 		h.later(time.Minute)
 		h.replace(t, 5, 6, 3)
@@ -206,11 +206,11 @@ func TestRefusedReplacement(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
 				h.want(t, 1)
-				h.change(func(r *replica) { r.refresh = func() error { return c.err } })
+				h.change(func(r *fake) { r.refresh = func() error { return c.err } })
 				h.notReplaced(t, 1, c.code, c.reason, 1)
 				refused := time.Now()
 				h.want(t, 1) // It is handed out: the rejection may have other causes.
-				h.change(func(r *replica) { r.refresh = nil })
+				h.change(func(r *fake) { r.refresh = nil })
 				for time.Since(refused) < c.wait-time.Second {
 					h.notReplaced(t, 1, c.code, c.reason, 1)
 					time.Sleep(time.Second)
@@ -229,11 +229,11 @@ func TestRefusedReplacement(t *testing.T) {
 func TestPushedTokenEndsTheRefusal(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
-		h.change(func(r *replica) {
+		h.change(func(r *fake) {
 			r.refresh = func() error { return refusal(codes.ResourceExhausted, "REFRESH_TOO_SOON", minute) }
 		})
 		h.notReplaced(t, 1, codes.ResourceExhausted, "REFRESH_TOO_SOON", 1)
-		h.change((*replica).buy)
+		h.change((*fake).buy)
 		h.replace(t, 1, 2, 1)
 	})
 }
@@ -252,7 +252,7 @@ func TestReplacementThatIsNone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
 				h.want(t, 1)
-				h.change(func(r *replica) {
+				h.change(func(r *fake) {
 					r.watchErr = status.Error(codes.Unimplemented, "no streams")
 					r.answer = c.answer
 				})
@@ -294,7 +294,7 @@ func TestRejectedTokenDoesNotComeBack(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
 		h.replace(t, 1, 2, 1)
-		h.change(func(r *replica) { r.answer = func(t *pb.Token) { t.AccessToken, t.TokenId = access(1), id(1) } })
+		h.change(func(r *fake) { r.answer = func(t *pb.Token) { t.AccessToken, t.TokenId = access(1), id(1) } })
 		h.down()
 		h.up()
 		h.later(5 * minute)
@@ -302,7 +302,7 @@ func TestRejectedTokenDoesNotComeBack(t *testing.T) {
 		if n := h.count("WatchToken"); n < 3 || n > 15 {
 			t.Errorf("%d WatchToken", n)
 		}
-		h.change(func(r *replica) { r.answer = nil; r.buy() })
+		h.change(func(r *fake) { r.answer = nil; r.buy() })
 		h.later(5 * minute)
 		h.want(t, 3)
 	})
@@ -312,9 +312,9 @@ func TestRejectedTokenDoesNotComeBack(t *testing.T) {
 // Replace and lives less long.
 func TestReplacementThatLivesLessLong(t *testing.T) {
 	inBubble(t, day, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.watchErr = status.Error(codes.Unimplemented, "no streams") })
+		h.change(func(r *fake) { r.watchErr = status.Error(codes.Unimplemented, "no streams") })
 		h.want(t, 1)
-		h.change(func(r *replica) { r.life = 5 * minute })
+		h.change(func(r *fake) { r.life = 5 * minute })
 		h.replace(t, 1, 2, 1)
 		for range 60 * 60 {
 			began := time.Now()

@@ -196,13 +196,3 @@ func (c *Client) run(f func()) bool {
 	}
 	return !c.closed
 }
-
-// endSources ends all sources and waits until nothing of them runs any more.
-// There are no tokens afterwards.
-func (c *Client) endSources() {
-	c.mu.Lock()
-	c.closed = true
-	c.mu.Unlock()
-	c.cancel()
-	c.running.Wait()
-}

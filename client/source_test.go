@@ -92,7 +92,7 @@ func TestColdCallersWaitNoLongerThanTheyWant(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		silent := make(chan struct{})
 		defer close(silent)
-		h.change(func(r *replica) { r.hold = silent })
+		h.change(func(r *fake) { r.hold = silent })
 
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
@@ -113,7 +113,7 @@ func TestClosedClientHasNoTokens(t *testing.T) {
 		waiting := make(chan error)
 		silent := make(chan struct{})
 		defer close(silent)
-		h.change(func(r *replica) { r.hold = silent })
+		h.change(func(r *fake) { r.hold = silent })
 		go func() {
 			_, err := h.client.TokenSource("globex").Token()
 			waiting <- err

@@ -137,7 +137,7 @@ func TestCloseEndsEverything(t *testing.T) {
 			_, _ = h.acme.Token()
 		},
 		"asking": func(t *testing.T, h *house) {
-			h.change(func(r *replica) { r.hold = make(chan struct{}) })
+			h.change(func(r *fake) { r.hold = make(chan struct{}) })
 			go func() { _, _ = h.acme.Token() }()
 		},
 		"replacing": func(t *testing.T, h *house) {

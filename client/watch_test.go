@@ -23,7 +23,7 @@ func TestTokensComeByTheStream(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
 		for n := 2; n <= 9; n++ {
-			h.change((*replica).buy)
+			h.change((*fake).buy)
 			h.want(t, n)
 		}
 		for n := 10; n <= 20; n++ {
@@ -96,9 +96,9 @@ func TestReadersNeverSeeAnEndedToken(t *testing.T) {
 			}()
 		}
 		for range 20 {
-			h.change(func(r *replica) { r.away = true })
+			h.change(func(r *fake) { r.away = true })
 			time.Sleep(4500*time.Millisecond + time.Duration(time.Now().UnixNano()%3)*time.Millisecond)
-			h.change(func(r *replica) { r.away = false; r.buy() })
+			h.change(func(r *fake) { r.away = false; r.buy() })
 		}
 		close(stop)
 		synctest.Wait()
@@ -109,7 +109,7 @@ func TestWallClocksDoNotMatter(t *testing.T) {
 	for _, skew := range []time.Duration{-30 * time.Hour, -5 * time.Hour, 5 * time.Hour, 30 * time.Hour} {
 		t.Run(skew.String(), func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
-				h.change(func(r *replica) { r.skew = skew })
+				h.change(func(r *fake) { r.skew = skew })
 				began := time.Now()
 				h.want(t, 1)
 				if got, err := h.acme.Get(t.Context()); err != nil || !got.Expires.Equal(began.Add(time.Hour)) {
@@ -135,7 +135,7 @@ func TestStreamThatBreaksIsOpenedAnew(t *testing.T) {
 			h.down()
 			h.up()
 			h.later(10 * time.Second)
-			h.change((*replica).buy)
+			h.change((*fake).buy)
 			h.want(t, n)
 		}
 		if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets != 1 || watches != 5 {
@@ -157,7 +157,7 @@ func TestWithoutStreamsTokensAreAskedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
-				h.change(func(r *replica) { r.watchErr = c.err })
+				h.change(func(r *fake) { r.watchErr = c.err })
 				for range 24 * 60 {
 					if _, err := h.acme.Token(); err != nil {
 						t.Fatal(err)
@@ -169,7 +169,7 @@ func TestWithoutStreamsTokensAreAskedFor(t *testing.T) {
 				if gets < 24 || gets > 33 || watches > c.watches {
 					t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 				}
-				h.change(func(r *replica) { r.watchErr = nil })
+				h.change(func(r *fake) { r.watchErr = nil })
 				h.later(time.Hour)
 				if h.streams() != 1 {
 					t.Error("no stream, though there could be one")
@@ -182,7 +182,7 @@ func TestWithoutStreamsTokensAreAskedFor(t *testing.T) {
 // RetryInfo is how long to stay away.
 func TestStreamIsNotTriedSoonerThanTheBrokerSays(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.watchErr = refusal(codes.Unavailable, "SHUTTING_DOWN", 2*minute) })
+		h.change(func(r *fake) { r.watchErr = refusal(codes.Unavailable, "SHUTTING_DOWN", 2*minute) })
 		h.want(t, 1)
 		h.later(2 * minute)
 		if n := h.count("WatchToken"); n != 1 {
@@ -198,11 +198,11 @@ func TestStreamIsNotTriedSoonerThanTheBrokerSays(t *testing.T) {
 func TestSilentStreamIsGivenUp(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
-		h.change(func(r *replica) { r.mute = true })
+		h.change(func(r *fake) { r.mute = true })
 		h.later(2 * minute)
-		h.change(func(r *replica) { r.mute = false; r.watchErr = nil })
+		h.change(func(r *fake) { r.mute = false; r.watchErr = nil })
 		h.later(20 * time.Second)
-		h.change((*replica).buy)
+		h.change((*fake).buy)
 		h.want(t, 2)
 		if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets != 1 || watches < 2 || watches > 10 {
 			t.Errorf("%d GetToken, %d WatchToken", gets, watches)
@@ -216,9 +216,9 @@ func TestSilentStreamIsGivenUp(t *testing.T) {
 // A stream that brings nothing, or heartbeats only, does not keep a source from
 // having tokens.
 func TestUselessStreams(t *testing.T) {
-	for name, spoil := range map[string]func(*replica){
-		"mute":            func(r *replica) { r.mute = true },
-		"heartbeats only": func(r *replica) { r.hollow = true },
+	for name, spoil := range map[string]func(*fake){
+		"mute":            func(r *fake) { r.mute = true },
+		"heartbeats only": func(r *fake) { r.hollow = true },
 	} {
 		t.Run(name+" from the beginning", func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
@@ -255,7 +255,7 @@ func (h *house) useForADay(t *testing.T) {
 func TestLateTokenIsAskedForAFewTimes(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
-		h.change(func(r *replica) { r.away = true })
+		h.change(func(r *fake) { r.away = true })
 		h.later(58 * minute)
 		h.want(t, 1)
 		if gets := h.count("GetToken"); gets < 3 || gets > 15 {
@@ -263,7 +263,7 @@ func TestLateTokenIsAskedForAFewTimes(t *testing.T) {
 		}
 		h.later(2 * minute)
 		h.wantError(t, codes.Unavailable)
-		h.change(func(r *replica) { r.away = false })
+		h.change(func(r *fake) { r.away = false })
 		h.later(6 * time.Second)
 		h.want(t, 2)
 	})
@@ -292,7 +292,7 @@ func TestNonsense(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
-				h.change(func(r *replica) { r.answer = c.spoil })
+				h.change(func(r *fake) { r.answer = c.spoil })
 				if c.fine {
 					h.want(t, 1)
 					h.later(minute)
@@ -302,16 +302,16 @@ func TestNonsense(t *testing.T) {
 					return
 				}
 				h.wantError(t, codes.Internal)
-				h.change(func(r *replica) { r.answer = nil })
+				h.change(func(r *fake) { r.answer = nil })
 				h.later(6 * time.Second)
 				h.want(t, 1)
-				h.change(func(r *replica) { r.answer = c.spoil; r.buy() })
+				h.change(func(r *fake) { r.answer = c.spoil; r.buy() })
 				h.later(30 * minute)
 				h.want(t, 1)
 				if watches := h.count("WatchToken"); watches > 20 {
 					t.Errorf("%d WatchToken", watches)
 				}
-				h.change(func(r *replica) { r.answer = nil })
+				h.change(func(r *fake) { r.answer = nil })
 				h.later(6 * minute)
 				h.want(t, 2)
 			})

@@ -1,0 +1,69 @@
+package client
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// How long a call may take that has no deadline, attempts and pauses together.
+	callTimeout = 10 * time.Second
+	maxAttempts = 4
+	// The pauses between attempts, before jitter: 50 ms, 200 ms, 800 ms. That is
+	// enough for a replica that goes or comes.
+	firstPause  = 50 * time.Millisecond
+	pauseGrowth = 4
+	// The longest pause that is waited for. The broker may ask for minutes; whoever
+	// called knows better what to do meanwhile.
+	longestPause = 5 * time.Second
+)
+
+// retry is a grpc.UnaryClientInterceptor that repeats calls which failed with
+// UNAVAILABLE: any method may be repeated, since RefreshToken names what it
+// replaces. It never repeats one sooner than the RetryInfo of its error says, which
+// gRPC's own retries do not read. What cannot be waited for, since it is too long or
+// past the call's deadline, is not: the error is returned at once.
+func retry(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+	}
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		err := invoke(ctx, method, req, reply, conn, opts...)
+		if attempt == maxAttempts || status.Code(err) != codes.Unavailable {
+			return err
+		}
+		wait := min(retryDelay(err), 2*longestPause) + jittered(pause) // It may say centuries.
+		if deadline, _ := ctx.Deadline(); wait > longestPause || time.Until(deadline) <= wait {
+			return err
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		pause *= pauseGrowth
+	}
+}
+
+// retryDelay returns what the RetryInfo of a status says, 0 without one.
+func retryDelay(err error) time.Duration {
+	for _, detail := range status.Convert(err).Details() {
+		if info, ok := detail.(*errdetails.RetryInfo); ok {
+			return max(0, info.GetRetryDelay().AsDuration())
+		}
+	}
+	return 0
+}
+
+// jittered returns d and up to half as much, so that those who failed together do
+// not come back together.
+func jittered(d time.Duration) time.Duration { return d + rand.N(d/2) }
