@@ -142,7 +142,7 @@ See a tenant, and what there is to call:
   grpcurl -plaintext -d '{"name": "tenants/globex"}' %[1]s tokenbroker.v1.TenantService/GetTenant
   grpcurl -plaintext %[1]s list
 List their matters, as a service does; have Smokeball reject its tokens, and list again:
-  go run ./examples/go
+  go run ./examples/go -broker %[1]s
   curl -X DELETE http://%[3]s/control/tokens/acme-client
 Break the issuer, see what callers get, and mend it:
   curl -X PUT http://%[3]s/control/faults/globex-client -d '{"kind": "status", "status": 503}'
