@@ -23,7 +23,7 @@ import (
 type devCommand struct {
 	GRPCAddr      string        `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API, loopback only. Default ${default}."`
 	OpsAddr       string        `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators, loopback only. Default ${default}."`
-	SimulatorAddr string        `name:"simulator-addr" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Address of the simulated issuer, loopback only. Default ${default}."`
+	SimulatorAddr string        `name:"simulator-addr" default:"127.0.0.1:9092" placeholder:"HOST:PORT" help:"Address of the simulated issuer and API, loopback only. Default ${default}."`
 	TokenLifetime time.Duration `name:"token-lifetime" default:"1h" placeholder:"DURATION" help:"Lifetime of the simulated issuer's tokens. Default ${default}."`
 	LogLevel      slog.Level    `name:"log-level" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
 }
@@ -33,12 +33,12 @@ var devTenants = []tenant.Tenant{
 	{ID: "acme", DisplayName: "Acme Law", Region: tenant.US, Environment: tenant.Production, ClientID: "acme-client",
 		Secret: tenant.Secret{Value: secret.New("acme-secret")}, APIKey: secret.New("acme-api-key")},
 	{ID: "globex", DisplayName: "Globex Legal", Region: tenant.AU, Environment: tenant.Production, ClientID: "globex-client",
-		Secret: tenant.Secret{Value: secret.New("globex-secret")}, APIKey: secret.New("globex-api-key")},
+		AccountID: "5d1c7e9a-3f42-4b86-9a0e-6b7d2c8f1e34", Secret: tenant.Secret{Value: secret.New("globex-secret")}, APIKey: secret.New("globex-api-key")},
 }
 
 // devClient is known to the simulated issuer, for a tenant to be registered by
 // hand.
-var devClient = simulator.Client{Endpoint: "uk/production", ID: "initech-client", Secrets: []string{"initech-secret"}, Scopes: devScopes}
+var devClient = simulator.Client{Endpoint: "uk/production", ID: "initech-client", Secrets: []string{"initech-secret"}, Scopes: devScopes, APIKey: "initech-api-key"}
 
 // devScopes are what the simulated clients may ask for.
 var devScopes = []string{"contacts/read", "contacts/write", "documents/read", "documents/write", "matters/read", "matters/write"}
@@ -86,7 +86,7 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	for _, t := range devTenants {
 		place := smokeball.Place{Region: t.Region, Environment: t.Environment}
 		sim.SetClient(simulator.Client{Endpoint: place.String(), ID: t.ClientID, Secrets: []string{t.Secret.Value.Reveal()},
-			Scopes: devScopes, ExpiresIn: c.TokenLifetime})
+			Scopes: devScopes, AccountID: t.AccountID, APIKey: t.APIKey.Reveal(), ExpiresIn: c.TokenLifetime})
 		if _, err := s.registry.Create(ctx, t, false); err != nil {
 			return fmt.Errorf("register %s: %w", t.ID, err)
 		}
@@ -98,14 +98,15 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	return s.run(ctx, api, operators)
 }
 
-// simulated returns token endpoints on addr for every place, so that dev asks
-// nobody else.
+// simulated returns addresses on addr for every place, so that dev asks nobody
+// else, and nobody else gets its tokens.
 func simulated(addr net.Addr) smokeball.Overrides {
 	overrides := smokeball.Overrides{}
 	for _, region := range tenant.Regions() {
 		for _, environment := range tenant.Environments() {
 			place := smokeball.Place{Region: region, Environment: environment}
-			overrides[place] = fmt.Sprintf("http://%s/%s/oauth2/token", addr, place)
+			at := fmt.Sprintf("http://%s/%s", addr, place)
+			overrides[place] = smokeball.Addresses{TokenEndpoint: at + simulator.TokenPath, API: at + simulator.APIPath}
 		}
 	}
 	return overrides
@@ -132,7 +133,7 @@ func listenLoopback(ctx context.Context, addrs ...string) ([]net.Listener, error
 	return listeners, nil
 }
 
-const devBanner = `tokenbroker dev: the API on %[1]s, operators on http://%[2]s, a simulated issuer on http://%[3]s
+const devBanner = `tokenbroker dev: the API on %[1]s, operators on http://%[2]s, a simulated Smokeball on http://%[3]s
 Tenants tenants/acme (US) and tenants/globex (AU) are registered. Nothing is kept. Ctrl-C ends it.
 
 Get a token:
@@ -140,6 +141,9 @@ Get a token:
 See a tenant, and what there is to call:
   grpcurl -plaintext -d '{"name": "tenants/globex"}' %[1]s tokenbroker.v1.TenantService/GetTenant
   grpcurl -plaintext %[1]s list
+List their matters, as a service does; have Smokeball reject its tokens, and list again:
+  go run ./examples/go -broker %[1]s
+  curl -X DELETE http://%[3]s/control/tokens/acme-client
 Break the issuer, see what callers get, and mend it:
   curl -X PUT http://%[3]s/control/faults/globex-client -d '{"kind": "status", "status": 503}'
   grpcurl -plaintext -d '{"tenant": "tenants/globex"}' %[1]s tokenbroker.v1.TokenService/GetToken

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -38,6 +39,7 @@ type Serve struct {
 	AuditStrict bool   `name:"audit-strict" help:"Refuse tokens, too, while the audit log cannot be written. Changes of tenants are refused then in any case."`
 
 	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
+	APIOverride    []string `name:"api-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Address of the API to tell callers in place of Smokeball's, for example us/production=https://host/smokeball. They send tokens and API keys there. May be repeated. http:// only to loopback."`
 
 	ExchangeRate float64       `name:"exchange-rate" default:"25" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and twice as many at once after a quiet time. Who waits goes first. AWS allows 150 to all of Smokeball's partners together. Default ${default}."`
 	MaxStaleness time.Duration `name:"max-staleness" default:"24h" placeholder:"DURATION" help:"How long tenants in memory are served while Redis is not heard, or has lost its registry: a tenant may have been disabled meanwhile. Default ${default}."`
@@ -102,20 +104,39 @@ func loopback(addr string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// Overrides returns the token endpoints that are not Smokeball's.
+// Overrides returns the addresses that are not Smokeball's.
 func (c *Serve) Overrides() (smokeball.Overrides, error) {
+	endpoints, err := parseOverrides("issuer override", c.IssuerOverride)
+	if err != nil {
+		return nil, err
+	}
+	apis, err := parseOverrides("API override", c.APIOverride)
+	if err != nil {
+		return nil, err
+	}
 	overrides := smokeball.Overrides{}
-	for _, s := range c.IssuerOverride {
-		place, endpoint, err := smokeball.ParseOverride(s)
-		if err != nil {
-			return nil, err
-		}
-		if _, twice := overrides[place]; twice {
-			return nil, fmt.Errorf("issuer override %s is given twice", place)
-		}
-		overrides[place] = endpoint
+	for place, endpoint := range endpoints {
+		overrides[place] = smokeball.Addresses{TokenEndpoint: endpoint}
+	}
+	for place, api := range apis {
+		overrides[place] = smokeball.Addresses{TokenEndpoint: endpoints[place], API: strings.TrimRight(api, "/")}
 	}
 	return overrides, nil
+}
+
+func parseOverrides(name string, texts []string) (map[smokeball.Place]string, error) {
+	addresses := map[smokeball.Place]string{}
+	for _, s := range texts {
+		place, address, err := smokeball.ParseOverride(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		if _, twice := addresses[place]; twice {
+			return nil, fmt.Errorf("%s: %s is given twice", name, place)
+		}
+		addresses[place] = address
+	}
+	return addresses, nil
 }
 
 // Logger returns a logger that writes to w.

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -77,7 +78,7 @@ func TestDefaults(t *testing.T) {
 	}
 	if c.GRPCAddr != "127.0.0.1:9090" || c.OpsAddr != "127.0.0.1:9091" || c.RedisURL != "redis://127.0.0.1:6379" ||
 		c.RedisPrefix != "tokenbroker:" || c.MaxConnectionAge != 5*time.Minute || c.DrainTimeout != 30*time.Second ||
-		c.LogLevel != "info" || c.LogFormat != "json" || len(c.IssuerOverride) != 0 {
+		c.LogLevel != "info" || c.LogFormat != "json" || len(c.IssuerOverride)+len(c.APIOverride) != 0 {
 		t.Errorf("defaults are %+v", c)
 	}
 }
@@ -210,18 +211,22 @@ func TestBadFlags(t *testing.T) {
 	}
 }
 
-const us, au = "us/production=https://one.example/oauth2/token", "au/staging=http://127.0.0.1:9092/token"
+const (
+	us, au = "us/production=https://one.example/oauth2/token", "au/staging=http://127.0.0.1:9092/token"
+	// The one is of a place with a token endpoint, the other of a place without.
+	auAPI, ukAPI = "au/staging=http://127.0.0.1:9092/api/", "uk/production=https://two.example"
+)
 
 func TestOverrides(t *testing.T) {
 	for name, parsed := range map[string]func(*testing.T) (*config.Serve, error){
 		"flags": func(t *testing.T) (*config.Serve, error) {
-			return parse(t, "", nil, append(enough, "--issuer-override="+us, "--issuer-override="+au)...)
+			return parse(t, "", nil, append(enough, "--issuer-override="+us, "--issuer-override="+au, "--api-override="+auAPI, "--api-override="+ukAPI)...)
 		},
 		"variable": func(t *testing.T) (*config.Serve, error) {
-			return parse(t, "", map[string]string{"TOKENBROKER_ISSUER_OVERRIDE": us + "," + au}, enough...)
+			return parse(t, "", map[string]string{"TOKENBROKER_ISSUER_OVERRIDE": us + "," + au, "TOKENBROKER_API_OVERRIDE": auAPI + "," + ukAPI}, enough...)
 		},
 		"file": func(t *testing.T) (*config.Serve, error) {
-			return parse(t, "issuer-override:\n  - "+us+"\n  - "+au+"\n", nil, enough...)
+			return parse(t, "issuer-override:\n  - "+us+"\n  - "+au+"\napi-override:\n  - "+auAPI+"\n  - "+ukAPI+"\n", nil, enough...)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -233,10 +238,13 @@ func TestOverrides(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			one := smokeball.Place{Region: tenant.US, Environment: tenant.Production}
-			two := smokeball.Place{Region: tenant.AU, Environment: tenant.Staging}
-			if len(got) != 2 || got[one] != "https://one.example/oauth2/token" || got[two] != "http://127.0.0.1:9092/token" {
-				t.Errorf("got %v", got)
+			want := smokeball.Overrides{
+				{Region: tenant.US, Environment: tenant.Production}: {TokenEndpoint: "https://one.example/oauth2/token"},
+				{Region: tenant.AU, Environment: tenant.Staging}:    {TokenEndpoint: "http://127.0.0.1:9092/token", API: "http://127.0.0.1:9092/api"},
+				{Region: tenant.UK, Environment: tenant.Production}: {API: "https://two.example"},
+			}
+			if !maps.Equal(got, want) {
+				t.Errorf("got %v, want %v", got, want)
 			}
 		})
 	}
@@ -247,16 +255,18 @@ func TestOverrides(t *testing.T) {
 		"no endpoint":          {"us/production="},
 		"with a password":      {"us/production=https://user:planted@one.example/token"},
 	} {
-		t.Run(name, func(t *testing.T) {
-			args := slices.Clone(enough)
-			for _, override := range refused {
-				args = append(args, "--issuer-override="+override)
-			}
-			_, err := parse(t, "", nil, args...)
-			wantRefused(t, err, "issuer override")
-			if strings.Contains(err.Error(), "planted") {
-				t.Errorf("%q tells a password", err)
-			}
-		})
+		for flag, said := range map[string]string{"--issuer-override=": "issuer override", "--api-override=": "API override"} {
+			t.Run(flag+" "+name, func(t *testing.T) {
+				args := slices.Clone(enough)
+				for _, override := range refused {
+					args = append(args, flag+override)
+				}
+				_, err := parse(t, "", nil, args...)
+				wantRefused(t, err, said)
+				if strings.Contains(err.Error(), "planted") {
+					t.Errorf("%q tells a password", err)
+				}
+			})
+		}
 	}
 }

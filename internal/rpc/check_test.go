@@ -147,7 +147,7 @@ func closedPorts(t *testing.T) func(smokeball.Overrides) {
 	_ = l.Close()
 	return func(o smokeball.Overrides) {
 		for place := range o {
-			o[place] = "http://" + l.Addr().String() + "/oauth2/token"
+			o[place] = smokeball.Addresses{TokenEndpoint: "http://" + l.Addr().String() + "/oauth2/token"}
 		}
 	}
 }

@@ -76,7 +76,7 @@ func newHouse(t testing.TB, f furniture) *house {
 	for _, region := range tenant.Regions() {
 		for _, environment := range tenant.Environments() {
 			place := smokeball.Place{Region: region, Environment: environment}
-			overrides[place] = issuing.URL + "/" + place.String() + "/oauth2/token"
+			overrides[place] = smokeball.Addresses{TokenEndpoint: issuing.URL + "/" + place.String() + "/oauth2/token"}
 		}
 	}
 	if f.places != nil {

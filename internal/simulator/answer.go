@@ -33,16 +33,8 @@ type tokenResponse struct {
 func (s *Simulator) serveToken(w http.ResponseWriter, r *http.Request) {
 	request := readTokenRequest(w, r)
 	fault, granted := s.receive(&request)
-	if fault.Delay > 0 && !s.wait(r.Context(), fault.Delay) {
-		cut(w)
-		return
-	}
 	switch {
-	case fault.Kind == KindHang:
-		s.wait(r.Context(), 0)
-		cut(w)
-	case fault.Kind == KindReset:
-		cut(w)
+	case s.unanswered(w, r, fault):
 	case fault.Kind.inFront():
 		answerInFront(w, fault)
 	case granted.code == serverError:
@@ -52,6 +44,21 @@ func (s *Simulator) serveToken(w http.ResponseWriter, r *http.Request) {
 	default:
 		answerToken(w, fault, granted)
 	}
+}
+
+// unanswered holds the request back for as long as the fault wants, and reports whether that was its end: if the fault
+// lets it have no answer, or its client has left.
+func (s *Simulator) unanswered(w http.ResponseWriter, r *http.Request, f Fault) bool {
+	over := f.Delay > 0 && !s.wait(r.Context(), f.Delay)
+	switch {
+	case over, f.Kind == KindReset:
+	case f.Kind == KindHang:
+		s.wait(r.Context(), 0)
+	default:
+		return false
+	}
+	cut(w)
+	return true
 }
 
 // wait returns after d, or for d == 0 never, and in any case as soon as the client leaves or the simulator is closed.

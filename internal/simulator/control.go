@@ -54,9 +54,12 @@ func (s *Simulator) routeControl() {
 		})
 	}
 	handle("GET /control", s.showState)
-	handle("PUT /control/faults/{client_id}", s.putFault)
+	handle("PUT /control/faults/{client_id}", putFault(s.SetFault))
+	handle("PUT /control/api-faults/{client_id}", putFault(s.SetAPIFault))
 	handle("PUT /control/clients/{client_id}", s.putClient)
 	handle("DELETE /control/faults/{client_id}", done(func(r *http.Request) { s.ClearFault(r.PathValue("client_id")) }))
+	handle("DELETE /control/api-faults/{client_id}", done(func(r *http.Request) { s.ClearAPIFault(r.PathValue("client_id")) }))
+	handle("DELETE /control/tokens/{client_id}", done(func(r *http.Request) { s.Revoke(r.PathValue("client_id")) }))
 	handle("DELETE /control/faults", done(func(*http.Request) { s.ClearFaults() }))
 	handle("POST /control/reset", done(func(*http.Request) { s.Reset() }))
 }
@@ -71,8 +74,9 @@ func done(act func(*http.Request)) func(http.ResponseWriter, *http.Request) erro
 
 func (s *Simulator) showState(w http.ResponseWriter, _ *http.Request) error {
 	state := struct {
-		Clients []clientView     `json:"clients"`
-		Faults  map[string]Fault `json:"faults"` // with the times they have left
+		Clients   []clientView     `json:"clients"`
+		Faults    map[string]Fault `json:"faults"`     // with the times they have left
+		APIFaults map[string]Fault `json:"api_faults"` // the same
 	}{Clients: []clientView{}}
 	s.mu.Lock()
 	for _, id := range slices.Sorted(maps.Keys(s.accounts)) {
@@ -85,6 +89,7 @@ func (s *Simulator) showState(w http.ResponseWriter, _ *http.Request) error {
 		}
 	}
 	state.Faults = maps.Clone(s.faults)
+	state.APIFaults = maps.Clone(s.apiFaults)
 	s.mu.Unlock()
 
 	body, err := json.MarshalIndent(state, "", "  ")
@@ -95,20 +100,22 @@ func (s *Simulator) showState(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-func (s *Simulator) putFault(w http.ResponseWriter, r *http.Request) error {
-	var f Fault
-	body, err := readControl(w, r)
-	if err != nil {
-		return err
+func putFault(set func(clientID string, f Fault) error) func(http.ResponseWriter, *http.Request) error {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		var f Fault
+		body, err := readControl(w, r)
+		if err != nil {
+			return err
+		}
+		if err := decodeStrict(body, &f); err != nil {
+			return err
+		}
+		if err := set(r.PathValue("client_id"), f); err != nil {
+			return err
+		}
+		w.WriteHeader(http.StatusNoContent)
+		return nil
 	}
-	if err := decodeStrict(body, &f); err != nil {
-		return err
-	}
-	if err := s.SetFault(r.PathValue("client_id"), f); err != nil {
-		return err
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 // putClient changes the settings the body names; the others, the counters and the fault stay as they are.

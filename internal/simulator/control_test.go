@@ -44,6 +44,7 @@ func TestControlShowsStateWithoutSecrets(t *testing.T) {
 		"faults": map[string]any{
 			"acme": map[string]any{"kind": "status", "status": 429.0, "retry_after": "5", "times": 1.0, "delay": "1ms"},
 		},
+		"api_faults": map[string]any{},
 	}
 	if got := answered(t, body); w.Code != http.StatusOK || !reflect.DeepEqual(got, want) {
 		t.Errorf("%d\n got %v\nwant %v", w.Code, got, want)

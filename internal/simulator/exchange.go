@@ -107,7 +107,7 @@ func (s *Simulator) receive(q *tokenRequest) (Fault, grant) {
 		}
 	}
 	a.requests++
-	fault := s.takeFault(id)
+	fault := takeFault(s.faults, id)
 	if fault.Kind.inFront() {
 		return fault, grant{}
 	}
@@ -137,11 +137,13 @@ func (s *Simulator) decide(q *tokenRequest, a *account, fault Fault) grant {
 	}
 	scopes = slices.Clone(scopes)
 	slices.Sort(scopes)
-	scope := strings.Join(slices.Compact(scopes), " ")
+	scopes = slices.Compact(scopes)
+	scope := strings.Join(scopes, " ")
 	if last, ok := a.last[scope]; ok && fault.Kind == KindSameToken {
 		return grant{token: last, lifetime: a.client.lifetime()}
 	}
-	token, err := s.mint(a.client, scope, time.Now(), fault.Claims)
+	now := time.Now()
+	token, err := s.mint(a.client, scope, now, fault.Claims)
 	if err != nil {
 		return grant{code: serverError}
 	}
@@ -153,6 +155,7 @@ func (s *Simulator) decide(q *tokenRequest, a *account, fault Fault) grant {
 	}
 	a.last[scope] = token
 	a.bought++
+	s.sold.add(token, sale{clientID: a.client.ID, scopes: scopes, expires: now.Unix() + a.client.lifetime()}, now)
 	return grant{token: token, lifetime: a.client.lifetime()}
 }
 

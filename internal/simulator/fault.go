@@ -97,23 +97,24 @@ type Fault struct {
 	Size int `json:"size,omitempty"`
 }
 
-// A kind's rules: the fields that must be set and those that may be, beside times and delay, which any fault may have.
+// A kind's rules: whether it happens in front of the issuer, whether the API can have it too, and the fields that must be
+// set and those that may be, beside times and delay, which any fault may have.
 type rules struct {
-	inFront        bool
+	inFront, api   bool
 	needs, permits []string
 }
 
 var kinds = map[Kind]rules{
-	KindStatus:     {inFront: true, needs: []string{"status"}, permits: []string{"body", "content_type", "retry_after"}},
-	KindWAF:        {inFront: true},
-	KindRedirect:   {inFront: true, needs: []string{"location"}, permits: []string{"status"}},
-	KindEmpty:      {inFront: true},
-	KindGarbage:    {inFront: true, permits: []string{"body"}},
+	KindStatus:     {inFront: true, api: true, needs: []string{"status"}, permits: []string{"body", "content_type", "retry_after"}},
+	KindWAF:        {inFront: true, api: true},
+	KindRedirect:   {inFront: true, api: true, needs: []string{"location"}, permits: []string{"status"}},
+	KindEmpty:      {inFront: true, api: true},
+	KindGarbage:    {inFront: true, api: true, permits: []string{"body"}},
 	KindErrorIn200: {inFront: true, permits: []string{"body"}},
 	KindNoToken:    {inFront: true},
-	KindDelay:      {needs: []string{"delay"}},
-	KindHang:       {},
-	KindReset:      {},
+	KindDelay:      {api: true, needs: []string{"delay"}},
+	KindHang:       {api: true},
+	KindReset:      {api: true},
 	KindTruncate:   {},
 	KindOversize:   {permits: []string{"size"}},
 	KindExpiresIn:  {needs: []string{"expires_in"}},

@@ -56,6 +56,11 @@ func randomText(n int) string {
 func newUUID() string {
 	var b [16]byte
 	rand.Read(b[:])
+	return asUUID(b)
+}
+
+// asUUID writes b as a UUID of version 4.
+func asUUID(b [16]byte) string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])

@@ -1,6 +1,7 @@
 // Package simulator is Smokeball's OAuth 2.0 token endpoint without Smokeball: an http.Handler that answers the
 // client credentials grant (RFC 6749 section 4.4) the way AWS Cognito behind CloudFront does, counts the tokens it
-// sells, and can be told to fail in every way that has been seen in the field.
+// sells, and can be told to fail in every way that has been seen in the field. Beside it is a little of Smokeball's API,
+// for the tokens to be of use; see api.go for what of it.
 //
 // Where Smokeball's page ("Client Credentials Grant", docs.smokeball.com), Cognito's page ("The token issuer
 // endpoint") and RFC 6749 ask different things of a request, the simulator insists on all of them. The exception is the
@@ -15,7 +16,15 @@
 //	curl -X DELETE $SIM/control/faults/acme
 //	curl -X DELETE $SIM/control/faults
 //	curl -X PUT $SIM/control/clients/acme -d '{"secrets":["new","old"],"scopes":["matters/read"],"expires_in":300}'
+//	curl -X PUT $SIM/control/api-faults/acme -d '{"kind":"status","status":401}'
+//	curl -X PUT $SIM/control/api-faults/acme -d '{"kind":"redirect","location":"https://files.example/1","times":1}'
+//	curl -X DELETE $SIM/control/api-faults/acme
+//	curl -X DELETE $SIM/control/tokens/acme
 //	curl -X POST $SIM/control/reset
+//
+// A fault is for the token endpoint, an API fault for the API. DELETE of tokens revokes those that were sold, so that
+// the API answers 401 to them before they expire. Cognito has nothing like it for this grant, but Smokeball answers so
+// now and then.
 //
 // It shows neither secrets nor tokens, and refuses requests that come from web pages. It has no other protection, so
 // serve it on loopback only.
@@ -32,6 +41,12 @@ import (
 // AllClients takes the place of a client identifier and means every client: the fault that applies to all, the sum of
 // all counters.
 const AllClients = "*"
+
+// Where the token endpoint and the API are, below a region and environment such as "/us/production".
+const (
+	TokenPath = "/oauth2/token"
+	APIPath   = "/api"
+)
 
 const (
 	defaultLifetime = time.Hour
@@ -54,6 +69,11 @@ type Client struct {
 	Secrets []string
 	// Scopes are the scopes the client may ask for. A request without a scope is granted all of them.
 	Scopes []string
+	// AccountID is what the paths of the client's API requests must begin with, as those of a grant for several accounts
+	// do. Empty: they must begin with the resource, as those of a single firm's private app do.
+	AccountID string
+	// APIKey is what the x-api-key header of the client's API requests must say. Empty: it is not looked at.
+	APIKey string
 	// ExpiresIn is the lifetime of the client's tokens, rounded up to whole seconds. Zero or less means one hour,
 	// Smokeball's default. Cognito's bounds (five minutes to one day) are not enforced, because tests want less.
 	ExpiresIn time.Duration
@@ -90,35 +110,41 @@ type Simulator struct {
 	closed chan struct{}
 	once   sync.Once
 
-	mu       sync.Mutex
-	accounts map[string]*account
-	faults   map[string]Fault
+	mu        sync.Mutex
+	accounts  map[string]*account
+	faults    map[string]Fault // :: client ID → what its token requests meet
+	apiFaults map[string]Fault // :: client ID → what its API requests meet
+	sold      ledger
 }
 
 // New returns an issuer without clients or faults. It starts nothing; serve it with an http.Server or call ServeHTTP.
 func New() *Simulator {
 	s := &Simulator{
-		mux:      http.NewServeMux(),
-		keyID:    randomText(32),
-		closed:   make(chan struct{}),
-		accounts: make(map[string]*account),
-		faults:   make(map[string]Fault),
+		mux:       http.NewServeMux(),
+		keyID:     randomText(32),
+		closed:    make(chan struct{}),
+		accounts:  make(map[string]*account),
+		faults:    make(map[string]Fault),
+		apiFaults: make(map[string]Fault),
+		sold:      make(ledger),
 	}
-	s.mux.HandleFunc("POST /{region}/{environment}/oauth2/token", s.serveToken)
+	s.mux.HandleFunc("POST /{region}/{environment}"+TokenPath, s.serveToken)
+	s.mux.HandleFunc("GET /{region}/{environment}"+APIPath+"/{path...}", s.serveAPI)
 	s.routeControl()
 	return s
 }
 
-// ServeHTTP serves the token endpoints, POST /{region}/{environment}/oauth2/token, and the control endpoint below
-// /control. Any other method there is answered 405, any other path 404.
+// ServeHTTP serves the token endpoints, POST /{region}/{environment}/oauth2/token, the API, GET below
+// /{region}/{environment}/api, and the control endpoint below /control. Any other method there is answered 405, any
+// other path 404.
 func (s *Simulator) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
 // Close lets go of every request held by a fault: hanging ones lose their connection, delayed ones are answered at
 // once. Call it before closing an httptest.Server, which waits for its requests. Calling it again does nothing.
 func (s *Simulator) Close() { s.once.Do(func() { close(s.closed) }) }
 
-// SetClient adds a client, or replaces the one with the same ID and keeps its counters and its fault. Tokens already
-// sold are not touched: Cognito cannot revoke them.
+// SetClient adds a client, or replaces the one with the same ID and keeps its counters and its faults. Tokens already
+// sold are not touched: Cognito cannot revoke them (but see Revoke).
 func (s *Simulator) SetClient(c Client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,11 +193,13 @@ func (s *Simulator) sum(clientID string, count func(*account) int) int {
 	return total
 }
 
-// Reset sets all counters to zero, removes all faults and forgets the tokens sold. The clients stay.
+// Reset sets all counters to zero, removes all faults and forgets which token was sold last, for KindSameToken. The
+// clients stay, and their tokens are good.
 func (s *Simulator) Reset() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.faults)
+	clear(s.apiFaults)
 	for id, a := range s.accounts {
 		if a.client == nil {
 			delete(s.accounts, id)

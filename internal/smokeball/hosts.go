@@ -1,6 +1,7 @@
 package smokeball
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -34,31 +35,39 @@ var hosts = map[Place]host{
 	{tenant.UK, tenant.Staging}:    {"https://datastaging-auth.smokeball.co.uk", "https://stagingapi.smokeball.co.uk"},
 }
 
-// Overrides are token endpoints to use in place of Smokeball's.
-type Overrides map[Place]string
+// Addresses are where tokens of a place are asked for and used. An empty one is
+// Smokeball's own.
+type Addresses struct {
+	// TokenEndpoint is the whole URL of the token endpoint.
+	TokenEndpoint string
+	// API is what the paths of the API come behind, without a trailing slash.
+	API string
+}
 
-// ParseOverride reads "us/production=https://host/oauth2/token", a place and the
-// whole URL of its token endpoint. The client secret is sent there, so plain
-// http is taken for a loopback address only. Its errors do not quote the URL,
-// which may hold a password.
+// Overrides are addresses to use in place of Smokeball's.
+type Overrides map[Place]Addresses
+
+// ParseOverride reads "us/production=https://host/path", a place and a URL. The
+// client secret or the tokens are sent there, so plain http is taken for a loopback
+// address only. Its errors do not quote the URL, which may hold a password.
 func ParseOverride(s string) (Place, string, error) {
-	name, endpoint, ok := strings.Cut(s, "=")
+	name, address, ok := strings.Cut(s, "=")
 	region, environment, ok2 := strings.Cut(name, "/")
 	place := Place{tenant.Region(region), tenant.Environment(environment)}
 	if _, known := hosts[place]; !ok || !ok2 || !known {
-		return Place{}, "", errors.New("issuer override: want REGION/ENVIRONMENT=URL with a region of us, au, uk and an environment of production, staging")
+		return Place{}, "", errors.New("want REGION/ENVIRONMENT=URL with a region of us, au, uk and an environment of production, staging")
 	}
-	u, err := url.Parse(endpoint)
+	u, err := url.Parse(address)
 	if err != nil {
-		return Place{}, "", fmt.Errorf("issuer override %s: not a URL", place)
+		return Place{}, "", fmt.Errorf("%s: not a URL", place)
 	}
 	switch {
 	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return Place{}, "", fmt.Errorf("issuer override %s: want a URL of scheme, host and path only", place)
+		return Place{}, "", fmt.Errorf("%s: want a URL of scheme, host and path only", place)
 	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
-		return place, endpoint, nil
+		return place, address, nil
 	default:
-		return Place{}, "", fmt.Errorf("issuer override %s: want https (http only to a loopback address)", place)
+		return Place{}, "", fmt.Errorf("%s: want https (http only to a loopback address)", place)
 	}
 }
 
@@ -70,17 +79,15 @@ func loopback(host string) bool {
 // TokenEndpoint returns the URL where tokens of the tenant are asked for.
 func (i *Issuer) TokenEndpoint(t *tenant.Tenant) string {
 	place := Place{t.Region, t.Environment}
-	if endpoint, ok := i.overrides[place]; ok {
-		return endpoint
-	}
-	return hosts[place].auth + "/oauth2/token"
+	return cmp.Or(i.overrides[place].TokenEndpoint, hosts[place].auth+"/oauth2/token")
 }
 
-// APIBaseURL returns where requests with the tenant's tokens go: the API host,
-// and the account where the tenant has one. Source: https://docs.smokeball.com,
-// "Making requests".
+// APIBaseURL returns where requests with the tenant's tokens go: the API, and the
+// account where the tenant has one. Source: https://docs.smokeball.com, "Making
+// requests".
 func (i *Issuer) APIBaseURL(t *tenant.Tenant) string {
-	base := hosts[Place{t.Region, t.Environment}].api
+	place := Place{t.Region, t.Environment}
+	base := cmp.Or(i.overrides[place].API, hosts[place].api)
 	if t.AccountID != "" {
 		base += "/" + t.AccountID
 	}

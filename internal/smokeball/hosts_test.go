@@ -40,24 +40,33 @@ func TestHostsAreThoseSmokeballLists(t *testing.T) {
 	}
 }
 
-func TestOverrideMovesTheTokenEndpointOfOnePlaceOnly(t *testing.T) {
-	place, endpoint, err := smokeball.ParseOverride("au/staging=http://127.0.0.1:9092/au/staging/oauth2/token")
-	if err != nil {
-		t.Fatal(err)
-	}
-	overridden, plain := smokeball.New(smokeball.Overrides{place: endpoint}), smokeball.New(nil)
-	for _, region := range tenant.Regions() {
-		for _, environment := range tenant.Environments() {
-			tn := &tenant.Tenant{Region: region, Environment: environment}
-			want := plain.TokenEndpoint(tn)
-			if region == tenant.AU && environment == tenant.Staging {
-				want = "http://127.0.0.1:9092/au/staging/oauth2/token"
-			}
-			if got := overridden.TokenEndpoint(tn); got != want {
-				t.Errorf("%s/%s: the token endpoint is %s, want %s", region, environment, got, want)
-			}
-			if got, want := overridden.APIBaseURL(tn), plain.APIBaseURL(tn); got != want {
-				t.Errorf("%s/%s: the API is at %s, want %s", region, environment, got, want)
+func TestOverrideMovesOneAddressOfOnePlaceOnly(t *testing.T) {
+	place := smokeball.Place{Region: tenant.AU, Environment: tenant.Staging}
+	const endpoint, api = "http://127.0.0.1:9092/au/staging/oauth2/token", "http://127.0.0.1:9092/au/staging/api"
+	for _, account := range []string{"", "0f0e0d0c-0000-4000-8000-000000000001"} {
+		for _, override := range []smokeball.Addresses{{}, {TokenEndpoint: endpoint}, {API: api}, {TokenEndpoint: endpoint, API: api}} {
+			overridden, plain := smokeball.New(smokeball.Overrides{place: override}), smokeball.New(nil)
+			for _, region := range tenant.Regions() {
+				for _, environment := range tenant.Environments() {
+					tn := &tenant.Tenant{Region: region, Environment: environment, AccountID: account}
+					wantEndpoint, wantAPI := plain.TokenEndpoint(tn), plain.APIBaseURL(tn)
+					if (smokeball.Place{Region: region, Environment: environment}) == place {
+						if override.TokenEndpoint != "" {
+							wantEndpoint = endpoint
+						}
+						if override.API != "" && account == "" {
+							wantAPI = api
+						} else if override.API != "" {
+							wantAPI = api + "/" + account
+						}
+					}
+					if got := overridden.TokenEndpoint(tn); got != wantEndpoint {
+						t.Errorf("%v, %s/%s: the token endpoint is %s, want %s", override, region, environment, got, wantEndpoint)
+					}
+					if got := overridden.APIBaseURL(tn); got != wantAPI {
+						t.Errorf("%v, %s/%s: the API is at %s, want %s", override, region, environment, got, wantAPI)
+					}
+				}
 			}
 		}
 	}

@@ -41,7 +41,7 @@ type Issuer struct {
 	client    *http.Client
 }
 
-// New returns an issuer that asks Smokeball, or the endpoints in overrides (nil:
+// New returns an issuer that asks Smokeball, or the addresses in overrides (nil:
 // none).
 func New(overrides Overrides) *Issuer {
 	transport := &http.Transport{
