@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -70,10 +71,10 @@ func (f *behind) knowsCallers() {
 	for who, want := range map[*grpc.ClientConn]string{
 		f.client("client-1"): "OK",
 		f.client("unknown"):  "PermissionDenied/NOT_ALLOWED",
-		nobody:               "Unauthenticated",
+		nobody:               "Unauthenticated", // By the balancer, or a replica.
 	} {
 		_, err := get(soon(f.t), who, "firm-0")
-		if got := reason(err); got != want {
+		if got := reason(err); !strings.HasPrefix(got, want) {
 			f.t.Errorf("%v, want %v (%v)", got, want, err)
 		}
 	}
@@ -146,13 +147,13 @@ func (f *behind) startBare(conn *grpc.ClientConn) *ends {
 	e := &ends{}
 	var callers sync.WaitGroup
 	f.t.Cleanup(func() { cancel(); callers.Wait() })
-	for range 10 {
+	for range 5 {
 		callers.Go(func() {
 			for ctx.Err() == nil {
 				if _, err := get(ctx, conn, "firm-0"); ctx.Err() == nil {
 					e.note(err)
 				}
-				lasts(f.t, callPause/5)
+				lasts(f.t, callPause/2)
 			}
 		})
 	}

@@ -1,8 +1,8 @@
 package main_test
 
 import (
+	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"net"
 	"os"
@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"context"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -66,6 +64,9 @@ type behind struct {
 const (
 	behindTenants = 10
 	behindClients = 4
+	// Connections end often, so that the test sees what comes of it, and those that
+	// are passed on find a replica that was away.
+	connectionAge = "2s"
 )
 
 // behindRules let the clients read; "unknown" has no rule, nor has the balancer.
@@ -79,7 +80,8 @@ const behindRules = `
 // startBehind starts replicas with tenants, and a balancer in front of them.
 func startBehind(t *testing.T, b balancer) *behind {
 	t.Helper()
-	f := &behind{guarded: startGuarded(t, behindRules, withTokens, "--grpc-addr="+loopbackAddress(t), "--ops-addr="+loopbackAddress(t)), balancer: b}
+	f := &behind{guarded: startGuarded(t, behindRules, withTokens,
+		"--grpc-addr="+loopbackAddress(t), "--ops-addr="+loopbackAddress(t), "--max-connection-age="+connectionAge), balancer: b}
 	f.replicas = []*process{f.process}
 	for len(f.replicas) < sceneReplicas {
 		f.replicas = append(f.replicas, f.startAt(loopbackAddress(t), loopbackAddress(t)))
@@ -284,5 +286,3 @@ func (p *process) answered() int {
 	}
 	return n
 }
-
-var _ = x509.NewCertPool
