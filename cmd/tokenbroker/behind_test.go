@@ -127,7 +127,7 @@ func (f *behind) startBalancer() {
 		config = strings.ReplaceAll(config, old, replacement)
 	}
 	if strings.HasSuffix(f.config, ".cfg") {
-		for _, port := range []string{":9090", ":9443"} {
+		for _, port := range []string{":9090", ":9443", ":8404"} {
 			addr := f.addr
 			if port != f.listen {
 				addr = loopbackAddress(f.t)
