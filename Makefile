@@ -1,6 +1,6 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server, curl and, where redis-server is older than
-# 7.2, valkey-server, by `make test`, if missing.
+# is installed globally but redis-server, curl, haproxy, nginx and, where redis-server
+# is older than 7.2, valkey-server, by `make test`, if missing.
 
 BUF             := v1.75.0
 PROTOC_GEN_GO   := v1.36.12
@@ -78,7 +78,7 @@ clean: ## Remove .tmp: everything built, and the tools
 ##@ Checking
 
 .PHONY: check
-check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-pinned check-licences check-docs check-reproducible check-vulnerabilities ## Run every check below
+check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-deploy check-pinned check-licences check-docs check-reproducible check-vulnerabilities ## Run every check below
 
 .PHONY: check-format
 check-format: ## Code is formatted by gofmt
@@ -115,6 +115,10 @@ check-generated: proto-tools ## gen/ is what `make generate` makes
 .PHONY: check-image
 check-image: ## The Dockerfile passes BuildKit's own checks
 	go -C .ci/dockerfile run . $(abspath Dockerfile)
+
+.PHONY: check-deploy
+check-deploy: ## compose.yaml and envoy.yaml in deploy/ are what Compose and Envoy understand
+	go -C .ci/deploy run . $(abspath deploy)
 
 .PHONY: check-pinned
 check-pinned: ## Everything has an exact version, and one Go is named everywhere

@@ -3,6 +3,7 @@ package main_test
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"os"
 	"path/filepath"
 	"testing"
@@ -27,6 +28,7 @@ type guarded struct {
 	authority *accesstest.Authority   // of the server and of callers
 	tokens    *accesstest.TokenIssuer // of bearer tokens
 	keyset    string
+	args      []string // it was started with
 }
 
 const (
@@ -80,6 +82,7 @@ func startGuarded(t testing.TB, rules string, args ...string) *guarded {
 			break
 		}
 	}
+	g.args = all
 	g.process = start(t, all...).ready()
 	return g
 }
@@ -98,10 +101,13 @@ func (g *guarded) write(name string, content []byte) {
 	}
 }
 
+// serverName is what the server's certificate says, beside its address.
+const serverName = "tokenbroker.internal"
+
 // writeServer gives the server another certificate.
 func (g *guarded) writeServer() {
 	g.t.Helper()
-	server := g.authority.Issue("server", nil)
+	server := g.authority.Issue("server", func(c *x509.Certificate) { c.DNSNames = []string{serverName} })
 	g.write("server-key.pem", server.KeyPEM)
 	g.write("server.pem", server.PEM)
 }

@@ -1,0 +1,29 @@
+// Command deploy checks the files of deploy/ that a program reads which is not at
+// hand: compose.yaml as docker compose does, and envoy.yaml against Envoy's API.
+//
+// It is a module of its own so that the product does not depend on either.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: deploy DIRECTORY")
+		os.Exit(2)
+	}
+	failed := false
+	for name, check := range map[string]func(context.Context, string) error{"compose.yaml": checkCompose, "envoy.yaml": checkEnvoy} {
+		if err := check(context.Background(), filepath.Join(os.Args[1], name)); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
+			failed = true
+		}
+	}
+	if failed {
+		os.Exit(1)
+	}
+}
