@@ -64,7 +64,7 @@ func (s *scene) build(shortest, longest time.Duration) {
 }
 
 func (s *scene) args(grpcAddr, opsAddr string) []string {
-	return serveArgs(s.redisURL, s.keyset, s.issuer.issuer, "--grpc-addr="+grpcAddr, "--ops-addr="+opsAddr, "--log-level=info")
+	return serveArgs(s.redisURL, s.keyset, s.issuer.issuer, "--api-override=us/production="+s.issuer.issuer.url+"/us/production"+simulator.APIPath, "--grpc-addr="+grpcAddr, "--ops-addr="+opsAddr, "--log-level=info")
 }
 
 // warm has every replica hand out a token of every tenant once.
@@ -90,13 +90,7 @@ func (s *scene) restart(n int) {
 // and what one cannot answer is tried at another.
 func (s *scene) balanced() *grpc.ClientConn {
 	s.t.Helper()
-	fleet := manual.NewBuilderWithScheme("fleet")
-	var addresses []resolver.Address
-	for _, p := range s.replicas {
-		addresses = append(addresses, resolver.Address{Addr: p.grpc})
-	}
-	fleet.InitialState(resolver.State{Addresses: addresses})
-	conn, err := grpc.NewClient("fleet:///", grpc.WithResolvers(fleet), grpc.WithTransportCredentials(insecure.NewCredentials()),
+	conn, err := grpc.NewClient("fleet:///", grpc.WithResolvers(s.names()), grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithDefaultServiceConfig(`{
 			"loadBalancingConfig": [{"round_robin": {}}],
 			"methodConfig": [{
@@ -108,6 +102,17 @@ func (s *scene) balanced() *grpc.ClientConn {
 	}
 	s.t.Cleanup(func() { _ = conn.Close() })
 	return conn
+}
+
+// names resolves fleet:/// to all replicas.
+func (s *scene) names() resolver.Builder {
+	fleet := manual.NewBuilderWithScheme("fleet")
+	var addresses []resolver.Address
+	for _, p := range s.replicas {
+		addresses = append(addresses, resolver.Address{Addr: p.grpc})
+	}
+	fleet.InitialState(resolver.State{Addresses: addresses})
+	return fleet
 }
 
 // servedEverywhere waits until every replica has handed out a token of every
