@@ -6,6 +6,7 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -127,18 +128,44 @@ func TestNewDoesNotWaitForTheBroker(t *testing.T) {
 
 func TestClosedClient(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
-	c, err := client.New(t.Context(), r.listen(t, nil), client.WithInsecure())
-	if err != nil {
-		t.Fatal(err)
-	}
-	wantToken(t, c)
-	for range 2 {
-		if err := c.Close(); err != nil {
-			t.Errorf("Close: %v", err)
+	synctest.Test(t, func(t *testing.T) {
+		n := &network{}
+		n.join(t, "localhost:1", newReplica())
+		ctx, cancel := context.WithCancel(t.Context())
+		c, err := client.New(ctx, "passthrough:///localhost:1", client.WithInsecure(), client.WithDialOptions(grpc.WithContextDialer(n.dial)))
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	wantCode(t, c, codes.Canceled)
+		cancel() // It was for New.
+		var ended, afterThat time.Duration
+		began := time.Now()
+		c.Run(func(ctx context.Context) {
+			<-ctx.Done()
+			ended = time.Since(began)
+			time.Sleep(time.Second)
+			if _, err := call(t, c); err != nil { // The connection is there until the last has gone.
+				t.Error(err)
+			}
+			afterThat = time.Since(began)
+		})
+		time.Sleep(time.Minute)
+		var closing sync.WaitGroup
+		for range 3 {
+			closing.Go(func() {
+				if err := c.Close(); err != nil {
+					t.Errorf("Close: %v", err)
+				}
+				if d := time.Since(began); d != time.Minute+time.Second {
+					t.Errorf("Close returned after %v", d)
+				}
+			})
+		}
+		closing.Wait()
+		if ended != time.Minute || afterThat != time.Minute+time.Second {
+			t.Errorf("what was running heard of it after %v, and ended after %v", ended, afterThat)
+		}
+		wantCode(t, c, codes.Canceled)
+	})
 }
 
 // The name was fine, and where it leads is not this machine.

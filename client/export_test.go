@@ -21,6 +21,11 @@ func (c *Client) GetToken(ctx context.Context) (*pb.Token, error) {
 	return resp.GetToken(), err
 }
 
+// Run runs f as sources run what they start.
+func (c *Client) Run(f func(ctx context.Context)) {
+	c.running.Go(func() { f(c.ctx) })
+}
+
 // RoundTrip is Transport.RoundTrip with any source.
 func RoundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.Response, error) {
 	return roundTrip(source, base, req)
