@@ -92,3 +92,47 @@ func (h *held) drop() {
 		h.state.Store(ended)
 	}
 }
+
+// put has callers get t from now on.
+func (s *TokenSource) put(t *pb.Token) error {
+	h, err := hold(t, time.Now(), s.draw)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old := s.held.Load()
+	switch {
+	case s.client.ctx.Err() != nil:
+		h.drop()
+		return errClosed
+	case h.token.ID == s.rejected && old.usable() && old.token.ID != s.rejected:
+		h.drop() // From a replica that has not heard of the new one yet.
+		return errStale
+	}
+	s.held.Store(h)
+	if old != nil {
+		old.timer.Stop()
+	}
+	s.failure = nil
+	s.announce()
+	return nil
+}
+
+// fail has callers get err while there is no token, and ends the one that is held
+// if that is to be dropped.
+func (s *TokenSource) fail(err error, drop bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if drop {
+		s.held.Load().drop()
+	}
+	s.failure = err
+	s.announce()
+}
+
+// announce wakes who waits for a change. Call it with mu.
+func (s *TokenSource) announce() {
+	close(s.changed)
+	s.changed = make(chan struct{})
+}

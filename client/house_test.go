@@ -285,7 +285,13 @@ func (h *house) want(t *testing.T, number int) {
 }
 
 // wantError checks that callers get an error with this code, and at once.
-func (h *house) wantError(t *testing.T, code codes.Code) error {
+func (h *house) wantError(t *testing.T, code codes.Code) {
+	t.Helper()
+	_ = h.failure(t, code)
+}
+
+// failure returns what callers get, which is an error with this code, and at once.
+func (h *house) failure(t *testing.T, code codes.Code) error {
 	t.Helper()
 	synctest.Wait()
 	began := time.Now()

@@ -26,7 +26,7 @@ func TestOutageLongerThanATokenLives(t *testing.T) {
 			time.Sleep(time.Second)
 		}
 		h.later(2 * minute)
-		err := h.wantError(t, codes.Unavailable)
+		err := h.failure(t, codes.Unavailable)
 		for _, part := range []string{"tenants/acme", "since " + gone.UTC().Format(time.RFC3339), "refused"} {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("%q does not say %q", err, part)
@@ -38,7 +38,7 @@ func TestOutageLongerThanATokenLives(t *testing.T) {
 		h.up()
 		h.later(11 * time.Second) // A pause of the connection's and one of the source's.
 		h.mu.Lock()
-		h.token() // The replica's own is due too.
+		_, _, _ = h.token() // The replica's own is due too.
 		number := h.number
 		h.mu.Unlock()
 		h.want(t, number)
@@ -178,7 +178,7 @@ func TestWhatIsHeldIsDroppedOrKept(t *testing.T) {
 						h.want(t, 1)
 						h.later(time.Until(h.issued.Add(time.Hour)))
 					}
-					err := h.wantError(t, c.code)
+					err := h.failure(t, c.code)
 					if client.Reason(err) != c.reason {
 						t.Errorf("reason %q, want %q", client.Reason(err), c.reason)
 					}

@@ -113,7 +113,7 @@ func (s *TokenSource) refresh(rejectedID string, underWay chan struct{}) {
 		if !told {
 			wait = minReplaceWait
 		}
-		s.until, s.refusal = now.Add(wait), fmt.Errorf("%s: token not replaced: %w", s.tenant, err)
+		s.until, s.refusal = now.Add(min(wait, maxReplaceWait)), fmt.Errorf("%s: token not replaced: %w", s.tenant, err)
 		return
 	}
 	// Other clients replace the tenant's tokens too. So it is not only the token that

@@ -36,11 +36,12 @@ const (
 )
 
 var (
-	errGivenUp  = errors.New("the stream was silent, or brought no token in time")
-	errNoStream = errors.New("no stream is to be had")
-	errMute     = status.Error(codes.DeadlineExceeded, "the broker's stream brought nothing")
-	errEnded    = status.Error(codes.Unavailable, "the broker ended the stream")
-	errStale    = status.Error(codes.Unavailable, "the broker answers with the token that was rejected")
+	errGivenUp   = errors.New("the stream was silent, or brought no token in time")
+	errNoStream  = errors.New("no stream is to be had")
+	errMute      = status.Error(codes.DeadlineExceeded, "the broker's stream brought nothing")
+	errEnded     = status.Error(codes.Unavailable, "the broker ended the stream")
+	errForbidden = status.Error(codes.Unavailable, "the broker's stream is refused, its tokens are not")
+	errStale     = status.Error(codes.Unavailable, "the broker answers with the token that was rejected")
 )
 
 // owner is the one goroutine that keeps a source's token fresh. It asks for a
@@ -76,7 +77,15 @@ func (o *owner) round() error {
 			return err
 		}
 	}
-	return o.watch()
+	err := o.watch()
+	if !revoked(err) {
+		return err
+	}
+	// That decides GetToken: it may be the stream alone that somebody between refuses.
+	if err := o.get(); err != nil {
+		return err
+	}
+	return errForbidden
 }
 
 // next returns when to try again after a turn that began at began.
@@ -256,48 +265,4 @@ func (c *Client) releaseStream() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.streams--
-}
-
-// put has callers get t from now on.
-func (s *TokenSource) put(t *pb.Token) error {
-	h, err := hold(t, time.Now(), s.draw)
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := s.held.Load()
-	switch {
-	case s.client.ctx.Err() != nil:
-		h.drop()
-		return errClosed
-	case h.token.ID == s.rejected && old.usable() && old.token.ID != s.rejected:
-		h.drop() // From a replica that has not heard of the new one yet.
-		return errStale
-	}
-	s.held.Store(h)
-	if old != nil {
-		old.timer.Stop()
-	}
-	s.failure = nil
-	s.announce()
-	return nil
-}
-
-// fail has callers get err while there is no token, and ends the one that is held
-// if that is to be dropped.
-func (s *TokenSource) fail(err error, drop bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if drop {
-		s.held.Load().drop()
-	}
-	s.failure = err
-	s.announce()
-}
-
-// announce wakes who waits for a change. Call it with mu.
-func (s *TokenSource) announce() {
-	close(s.changed)
-	s.changed = make(chan struct{})
 }

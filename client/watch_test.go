@@ -67,7 +67,7 @@ func TestTokenEndsAtItsSafeEnd(t *testing.T) {
 				h.down()
 				h.later(time.Until(safeEnd) - 1)
 				h.want(t, 1)
-				time.Sleep(2)
+				time.Sleep(2 * time.Nanosecond)
 				h.wantError(t, codes.Unavailable)
 			})
 		})
@@ -173,6 +173,28 @@ func TestWithoutStreamsTokensAreAskedFor(t *testing.T) {
 				h.later(time.Hour)
 				if h.streams() != 1 {
 					t.Error("no stream, though there could be one")
+				}
+			})
+		})
+	}
+}
+
+// A mesh may let GetToken pass and not WatchToken. The stream's refusal alone does
+// not take the token away.
+func TestStreamThatAloneIsForbidden(t *testing.T) {
+	for _, code := range []codes.Code{codes.PermissionDenied, codes.NotFound} {
+		t.Run(code.String(), func(t *testing.T) {
+			inBubble(t, time.Hour, func(t *testing.T, h *house) {
+				h.want(t, 1)
+				h.change(func(r *replica) { r.watchErr = status.Error(code, "no streams here") })
+				for range 24 * 60 {
+					if _, err := h.acme.Token(); err != nil {
+						t.Fatal(err)
+					}
+					time.Sleep(minute)
+				}
+				if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets > 24*20 || watches > 24*20 {
+					t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 				}
 			})
 		})
