@@ -186,7 +186,7 @@ func TestStreamThatAloneIsForbidden(t *testing.T) {
 		t.Run(code.String(), func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
 				h.want(t, 1)
-				h.change(func(r *replica) { r.watchErr = status.Error(code, "no streams here") })
+				h.change(func(r *fake) { r.watchErr = status.Error(code, "no streams here") })
 				for range 24 * 60 {
 					if _, err := h.acme.Token(); err != nil {
 						t.Fatal(err)

@@ -8,55 +8,66 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
-	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/stats"
 )
 
 // TestNoCallFailsBehindABalancer replaces all replicas in turn, and kills one, under
 // load through each of the balancers that deploy has a configuration for.
 func TestNoCallFailsBehindABalancer(t *testing.T) {
+	t.Parallel()
 	for name, b := range balancers {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := startBehind(t, b)
 			f.knowsCallers()
 			f.allowsManyStreams()
-			tried := &attempts{}
+
+			tries := &attempts{}
 			var clients []*grpc.ClientConn
 			for n := range behindClients {
-				clients = append(clients, f.client(fmt.Sprintf("client-%d", n), grpc.WithDefaultServiceConfig(retrying), grpc.WithStatsHandler(tried)))
+				clients = append(clients, f.client(fmt.Sprintf("client-%d", n), grpc.WithDefaultServiceConfig(retrying), grpc.WithStatsHandler(tries)))
 			}
 			l := startLoad(t, f.lives, clients...)
-			bare := f.startBare(f.client("client-bare"))
-			streams := f.startStreams(clients)
-			lasts(t, 2*time.Second) // Until it is known that there are tokens.
+			impatient, streams := f.startImpatient(f.client("client-impatient")), f.startStreams(clients)
 			f.allAnswer()
+			lasts(t, slack) // From then on the book knows that there are tokens.
 
 			for n, p := range f.replicas {
 				if code := p.terminate(); code != 0 {
 					t.Errorf("replica %d exits with %d", n, code)
 				}
 				f.restart(n)
-				lasts(t, time.Second) // Clients find it again.
+				lasts(t, time.Second) // It is found again, and the next one goes while there is load on all.
 			}
-			t.Logf("without retries, replaced in turn: %v", bare.take())
-			t.Logf("streams, replaced in turn: %v", streams.take())
+			f.allAnswer()
+			t.Logf("replaced in turn: of callers who do not retry %v", impatient.take())
+			ended := streams.take()
+			f.streamsEnded("replaced in turn", ended, "Unavailable/SHUTTING_DOWN", "Unavailable")
+			if said := ended["Unavailable/SHUTTING_DOWN"]; said < len(f.replicas) {
+				t.Errorf("%d streams ended with what a replica says", said)
+			}
+
 			f.replicas[0].kill()
-			lasts(t, 2*time.Second)
+			lasts(t, 2*time.Second) // For as long it is found out, and done without.
+			t.Logf("one killed: of callers who do not retry %v", impatient.take())
+			// What becomes of the streams of a replica that says nothing any more, the
+			// balancer says in its own words.
+			f.streamsEnded("one killed", streams.take(), "Unavailable", "Internal")
 			f.restart(0)
-			t.Logf("without retries, one killed: %v", bare.take())
-			t.Logf("streams, one killed: %v", streams.take())
 			f.allAnswer()
 
 			l.stop()
 			n := l.take()
-			t.Logf("with retries: %v", n)
-			t.Logf("%d tries, of them %d transparent", tried.tries.Load(), tried.transparent.Load())
+			t.Logf("%d tries, %v", tries.Load(), n)
+			if n.callsWith < 500 {
+				t.Errorf("%d calls: too little to show anything", n.callsWith)
+			}
 			if n.failedWithout > 0 {
 				t.Errorf("%d calls fail", n.failedWithout)
 			}
@@ -69,9 +80,9 @@ func (f *behind) knowsCallers() {
 	f.t.Helper()
 	nobody := f.through(&tls.Config{RootCAs: f.authority.Pool(), ServerName: "127.0.0.1"})
 	for who, want := range map[*grpc.ClientConn]string{
-		f.client("client-1"): "OK",
+		f.client("client-0"): "OK",
 		f.client("unknown"):  "PermissionDenied/NOT_ALLOWED",
-		nobody:               "Unauthenticated", // By the balancer, or a replica.
+		nobody:               "Unauthenticated", // Not the balancer; it or a replica says so.
 	} {
 		_, err := get(soon(f.t), who, "firm-0")
 		if got := reason(err); !strings.HasPrefix(got, want) {
@@ -80,22 +91,37 @@ func (f *behind) knowsCallers() {
 	}
 }
 
-// allowsManyStreams shows that there can be more streams on one connection than
-// balancers allow by default.
+// quietStreams are what stays open for as long as nothing happens. Each opens one,
+// and returns how to wait for what comes next on it.
+var quietStreams = map[string]func(context.Context, *grpc.ClientConn) (next func() error, err error){
+	"Watch of health": func(ctx context.Context, conn *grpc.ClientConn) (func() error, error) {
+		stream, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+		return func() error { _, err := stream.Recv(); return err }, err
+	},
+}
+
+// allowsManyStreams shows that more streams can be open on one connection than
+// balancers allow by default, each with an answer, and calls beside them.
 func (f *behind) allowsManyStreams() {
 	f.t.Helper()
-	conn := f.client("client-1")
-	for n := range 300 {
-		stream, err := healthpb.NewHealthClient(conn).Watch(soon(f.t), &healthpb.HealthCheckRequest{})
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		if err != nil {
-			f.t.Errorf("stream %d: %v", n, err)
-			return
+	conn := f.client("client-0")
+	defer func() { _ = conn.Close() }()
+	ctx := soon(f.t) // One for all: none ends and makes room for another.
+	for name, open := range quietStreams {
+		for n := range 300 {
+			next, err := open(ctx, conn)
+			if err == nil {
+				err = next()
+			}
+			if err != nil {
+				f.t.Errorf("%s, %d of them open: %v", name, n, err)
+				return
+			}
 		}
 	}
-	_ = conn.Close()
+	if _, err := get(ctx, conn, "firm-0"); err != nil {
+		f.t.Errorf("a call beside streams: %v", err)
+	}
 }
 
 // allAnswer waits until every replica has handed out a token that it was asked
@@ -116,78 +142,113 @@ func (f *behind) allAnswer() {
 	})
 }
 
+// streamsEnded fails if streams ended in other ways than these.
+func (f *behind) streamsEnded(when string, how map[string]int, want ...string) {
+	f.t.Helper()
+	f.t.Logf("%s: streams ended with %v", when, how)
+	for code := range how {
+		if !slices.Contains(want, code) {
+			f.t.Errorf("%s: streams end with %s, want %v", when, code, want)
+		}
+	}
+}
+
 // ends counts how calls or streams ended.
 type ends struct {
-	mu      sync.Mutex
-	reasons map[string]int
-	last    map[string]error
+	mu  sync.Mutex
+	how map[string]int
 }
 
 func (e *ends) note(err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.reasons == nil {
-		e.reasons, e.last = map[string]int{}, map[string]error{}
-	}
-	e.reasons[reason(err)]++
-	e.last[reason(err)] = err
+	e.how[reason(err)]++
 }
 
+// take returns the counts since it was called last.
 func (e *ends) take() map[string]int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	taken := maps.Clone(e.reasons)
-	e.reasons = nil
+	taken := maps.Clone(e.how)
+	clear(e.how)
 	return taken
 }
 
-// startBare has a caller that does not retry.
-func (f *behind) startBare(conn *grpc.ClientConn) *ends {
-	ctx, cancel := context.WithCancel(f.t.Context())
-	e := &ends{}
-	var callers sync.WaitGroup
-	f.t.Cleanup(func() { cancel(); callers.Wait() })
-	for range 5 {
-		callers.Go(func() {
-			for ctx.Err() == nil {
-				if _, err := get(ctx, conn, "firm-0"); ctx.Err() == nil {
-					e.note(err)
-				}
-				lasts(f.t, callPause/2)
-			}
-		})
-	}
-	return e
+// startImpatient has callers who take the first answer for the last, until the
+// test ends.
+func (f *behind) startImpatient(conn *grpc.ClientConn) *ends {
+	return f.again(5, func(ctx context.Context) error {
+		_, err := get(ctx, conn, "firm-0")
+		return err
+	})
 }
 
-// startStreams keeps streams open.
+// startStreams has streams that are opened again when they end, until the test
+// ends.
 func (f *behind) startStreams(conns []*grpc.ClientConn) *ends {
-	ctx, cancel := context.WithCancel(f.t.Context())
-	e := &ends{}
-	var watchers sync.WaitGroup
-	f.t.Cleanup(func() { cancel(); watchers.Wait() })
-	for _, conn := range slices.Repeat(conns, 5) {
-		watchers.Go(func() {
-			for ctx.Err() == nil {
-				err := watchHealth(ctx, conn)
-				if ctx.Err() == nil {
-					e.note(err)
-					if status.Code(err) != codes.Unavailable {
-						f.t.Logf("stream: %v", err)
-					}
+	var turn int
+	var mu sync.Mutex
+	names := slices.Sorted(maps.Keys(quietStreams))
+	return f.again(5*len(conns), func(ctx context.Context) error {
+		mu.Lock()
+		turn++
+		conn, open := conns[turn%len(conns)], quietStreams[names[turn/len(conns)%len(names)]]
+		mu.Unlock()
+		next, err := open(ctx, conn)
+		for err == nil {
+			err = next()
+		}
+		return err
+	})
+}
+
+// again does something again and again, n at a time, until the test ends, and
+// counts how it went.
+func (f *behind) again(n int, do func(context.Context) error) *ends {
+	ctx, cancel := context.WithCancel(context.Background())
+	e := &ends{how: map[string]int{}}
+	var doers sync.WaitGroup
+	f.t.Cleanup(func() { cancel(); doers.Wait() })
+	for range n {
+		doers.Go(func() {
+			for {
+				err := do(ctx)
+				if ctx.Err() != nil {
+					return
 				}
-				lasts(f.t, callPause)
+				e.note(err)
+				select {
+				case <-time.After(callPause / 2):
+				case <-ctx.Done():
+				}
 			}
 		})
 	}
 	return e
 }
 
-// watchHealth watches health until that ends.
-func watchHealth(ctx context.Context, conn *grpc.ClientConn) error {
-	stream, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
-	for err == nil {
-		_, err = stream.Recv()
+// attempts counts how often tokens were asked for, each repetition included.
+type attempts struct{ atomic.Int64 }
+
+// TagRPC implements stats.Handler.
+func (*attempts) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
+	if strings.HasSuffix(info.FullMethodName, "/GetToken") {
+		return context.WithValue(ctx, counted{}, true)
 	}
-	return err
+	return ctx
 }
+
+type counted struct{}
+
+// HandleRPC implements stats.Handler.
+func (a *attempts) HandleRPC(ctx context.Context, s stats.RPCStats) {
+	if _, begins := s.(*stats.Begin); begins && ctx.Value(counted{}) != nil {
+		a.Add(1)
+	}
+}
+
+// TagConn implements stats.Handler.
+func (*attempts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+
+// HandleConn implements stats.Handler.
+func (*attempts) HandleConn(context.Context, stats.ConnStats) {}

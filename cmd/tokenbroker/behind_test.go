@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -11,14 +10,12 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/stats"
 
 	"smokeball.internal/tokenbroker/internal/access/accesstest"
 )
@@ -33,6 +30,7 @@ type balancer struct {
 	passes bool
 }
 
+// debianStream is the part of nginx that passes connections on, where it is not built in.
 const debianStream = "/usr/lib/nginx/modules/ngx_stream_module.so"
 
 var balancers = map[string]balancer{
@@ -42,14 +40,22 @@ var balancers = map[string]balancer{
 	"nginx TCP":   {config: "nginx-tcp.conf", listen: "9443", run: nginx, passes: true},
 }
 
-func haproxy(config string) *exec.Cmd { return exec.Command("haproxy", "-db", "-f", config) }
+func haproxy(config string) *exec.Cmd { return exec.Command(installed("haproxy"), "-db", "-f", config) }
 
 func nginx(config string) *exec.Cmd {
 	globals := "daemon off;"
 	if _, err := os.Stat(debianStream); err == nil && strings.HasSuffix(config, "nginx-tcp.conf") {
 		globals += " load_module " + debianStream + ";"
 	}
-	return exec.Command("nginx", "-c", config, "-g", globals)
+	return exec.Command(installed("nginx"), "-c", config, "-g", globals)
+}
+
+// installed returns where a program is that not everybody has on the PATH.
+func installed(name string) string {
+	if _, err := exec.LookPath(name); err != nil {
+		return "/usr/sbin/" + name
+	}
+	return name
 }
 
 // behind is replicas behind a balancer.
@@ -113,14 +119,22 @@ func (f *behind) restart(n int) {
 	f.replicas[n] = f.startAt(old.grpc, old.ops).ready()
 }
 
-// startBalancer starts the balancer until the test ends. Of its configuration
-// nothing is changed but addresses and paths.
+// startBalancer starts the balancer until the test ends.
 func (f *behind) startBalancer() {
 	f.t.Helper()
 	f.writeBalancer()
 	f.addr = loopbackAddress(f.t)
+	f.write(f.config, []byte(f.configured()))
+	f.serve(f.balancer.run(f.path(f.config)))
+}
+
+// configured returns the balancer's configuration. Nothing of what is shipped is
+// changed but addresses and paths.
+func (f *behind) configured() string {
+	f.t.Helper()
 	config := readShipped(f.t, f.config)
 	replace := func(old, replacement string) {
+		f.t.Helper()
 		if !strings.Contains(config, old) {
 			f.t.Fatalf("deploy/%s does not have %q", f.config, old)
 		}
@@ -153,8 +167,7 @@ func (f *behind) startBalancer() {
 	if f.config == "nginx.conf" {
 		replace("/tmp/nginx-", f.dir+"/nginx-")
 	}
-	f.write(f.config, []byte(config))
-	f.serve(f.balancer.run(f.path(f.config)))
+	return config
 }
 
 // serve runs the balancer, and waits until it listens.
@@ -246,35 +259,6 @@ func (f *behind) through(config *tls.Config, options ...grpc.DialOption) *grpc.C
 	f.t.Cleanup(func() { _ = conn.Close() })
 	return conn
 }
-
-// attempts counts how often calls were tried.
-type attempts struct{ calls, tries, transparent atomic.Int64 }
-
-// TagRPC implements stats.Handler.
-func (*attempts) TagRPC(ctx context.Context, info *stats.RPCTagInfo) context.Context {
-	if strings.HasSuffix(info.FullMethodName, "/GetToken") {
-		return context.WithValue(ctx, counted{}, true)
-	}
-	return ctx
-}
-
-type counted struct{}
-
-// HandleRPC implements stats.Handler.
-func (a *attempts) HandleRPC(ctx context.Context, s stats.RPCStats) {
-	if begin, ok := s.(*stats.Begin); ok && ctx.Value(counted{}) != nil {
-		a.tries.Add(1)
-		if begin.IsTransparentRetryAttempt {
-			a.transparent.Add(1)
-		}
-	}
-}
-
-// TagConn implements stats.Handler.
-func (*attempts) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
-
-// HandleConn implements stats.Handler.
-func (*attempts) HandleConn(context.Context, stats.ConnStats) {}
 
 var answeredMetric = regexp.MustCompile(`(?m)^grpc_server_handled_total\{grpc_code="OK",grpc_method="GetToken",.*\} (\d+)$`)
 
