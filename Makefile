@@ -58,6 +58,10 @@ test: installed $(BIN)/grpcurl ## Run all tests with the race detector
 	@# Nothing cached: go test does not see that the binary is another, which some tests build and run.
 	go test -race -count=1 ./...
 
+.PHONY: examples
+examples: build proto-tools ## Run the examples in Python and TypeScript, where these are installed
+	.ci/examples
+
 .PHONY: bench
 bench: ## Run the benchmarks
 	go test -run '^$$' -bench . -benchmem ./...
@@ -82,7 +86,7 @@ check: check-format check-modules check-vet check-lint check-proto check-breakin
 
 .PHONY: check-format
 check-format: ## Code is formatted by gofmt
-	@files=$$(find . -name '*.go' -not -path './.tmp/*' -exec gofmt -s -l {} +); \
+	@files=$$(find . -name '*.go' -not -path './.tmp/*' -not -path '*/node_modules/*' -exec gofmt -s -l {} +); \
 	if [ -n "$$files" ]; then echo "not formatted (gofmt -s -w):"; echo "$$files"; exit 1; fi
 
 .PHONY: check-modules
@@ -135,7 +139,7 @@ check-reproducible: build ## The binary is the same, byte for byte, when it is b
 
 .PHONY: check-docs
 check-docs: ## Every make target that the documents name exists
-	@targets=$$(grep -rhoE '`make [a-z-]+' --include='*.md' --exclude-dir=.tmp . | cut -d' ' -f2 | sort -u) || true; \
+	@targets=$$(grep -rhoE '`make [a-z-]+' --include='*.md' --exclude-dir=.tmp --exclude-dir=node_modules . | cut -d' ' -f2 | sort -u) || true; \
 	for t in $$targets; do grep -q "^$$t:" Makefile || { echo "a document names 'make $$t', which there is not"; exit 1; }; done
 
 .PHONY: check-vulnerabilities
