@@ -46,6 +46,13 @@ func TestOutageLongerThanATokenLives(t *testing.T) {
 		if h.streams() != 1 {
 			t.Error("no stream after the outage")
 		}
+
+		h.down()
+		gone = time.Now()
+		h.later(time.Hour)
+		if err := h.failure(t, codes.Unavailable); !strings.Contains(err.Error(), "since "+gone.UTC().Format(time.RFC3339)) {
+			t.Errorf("%q, and it was gone at %v", err, gone)
+		}
 	})
 }
 

@@ -150,7 +150,8 @@ func (s *TokenSource) ask() {
 	}
 }
 
-// wait returns the token as soon as there is one.
+// wait returns the token as soon as there is one. The owner ends every wait: with
+// a token, with an attempt that failed, or with its own end.
 func (s *TokenSource) wait(ctx context.Context) (*held, error) {
 	for {
 		if err := s.start(); err != nil {
@@ -170,8 +171,6 @@ func (s *TokenSource) wait(ctx context.Context) (*held, error) {
 		case <-changed:
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%s: no token in time: %w", s.tenant, ctx.Err())
-		case <-s.client.ctx.Done():
-			return nil, errClosed
 		}
 	}
 }
@@ -180,7 +179,7 @@ func (s *TokenSource) wait(ctx context.Context) (*held, error) {
 func (s *TokenSource) start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.client.ctx.Err() != nil || !s.started && !s.client.run(s.own) {
+	if !s.started && !s.client.run(s.own) {
 		return errClosed
 	}
 	s.started = true

@@ -81,7 +81,7 @@ func (o *owner) round() error {
 	if !revoked(err) {
 		return err
 	}
-	// That decides GetToken: it may be the stream alone that somebody between refuses.
+	// GetToken decides: it may be the stream alone that a proxy or a mesh refuses.
 	if err := o.get(); err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (o *owner) watch() error {
 				return err
 			}
 		}
-		if o.due() || o.idle() {
+		if o.idle() {
 			return nil
 		}
 		watchdog.Reset(min(silence, time.Until(o.held.Load().due)))

@@ -130,7 +130,7 @@ func TestWallClocksDoNotMatter(t *testing.T) {
 func TestStreamThatBreaksIsOpenedAnew(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
-		for n := 2; n <= 5; n++ {
+		for n := 2; n <= 15; n++ { // Who was well in between does not wait longer each time.
 			h.later(10 * minute)
 			h.down()
 			h.up()
@@ -138,7 +138,7 @@ func TestStreamThatBreaksIsOpenedAnew(t *testing.T) {
 			h.change((*fake).buy)
 			h.want(t, n)
 		}
-		if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets != 1 || watches != 5 {
+		if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets != 1 || watches != 15 {
 			t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 		}
 	})
@@ -199,6 +199,24 @@ func TestStreamThatAloneIsForbidden(t *testing.T) {
 			})
 		})
 	}
+}
+
+// However short tokens live and however long streams are away: callers do not wait.
+func TestShortLivedTokensWithoutStreams(t *testing.T) {
+	inBubble(t, 5*time.Second, func(t *testing.T, h *house) {
+		h.change(func(r *replica) { r.watchErr = status.Error(codes.Unavailable, "broken") })
+		h.want(t, 1)
+		for range 600 {
+			began := time.Now()
+			if _, err := h.acme.Token(); err != nil || time.Since(began) != 0 {
+				t.Fatalf("%v, after %v", err, time.Since(began))
+			}
+			time.Sleep(time.Second)
+		}
+		if gets := h.count("GetToken"); gets > 600/4 {
+			t.Errorf("%d GetToken", gets)
+		}
+	})
 }
 
 // RetryInfo is how long to stay away.
@@ -317,7 +335,11 @@ func TestNonsense(t *testing.T) {
 				h.change(func(r *fake) { r.answer = c.spoil })
 				if c.fine {
 					h.want(t, 1)
-					h.later(minute)
+					got, err := h.acme.Token()
+					if left := time.Until(got.Expiry); err != nil || left > 59*minute && name != "for ever" {
+						t.Errorf("handed out for %v", left)
+					}
+					h.later(40 * minute)
 					if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets != 1 || watches != 1 {
 						t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 					}
