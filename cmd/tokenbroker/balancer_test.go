@@ -34,7 +34,9 @@ func TestNoCallFailsBehindABalancer(t *testing.T) {
 				clients = append(clients, f.client(fmt.Sprintf("client-%d", n), grpc.WithDefaultServiceConfig(retrying), grpc.WithStatsHandler(tries)))
 			}
 			l := startLoad(t, f.lives, clients...)
-			impatient, streams := f.startImpatient(f.client("client-impatient")), f.startStreams(clients)
+			impatient := f.startImpatient(f.client("client-impatient"))
+			// On connections of their own: what streams hold open, balancers of connections count.
+			streams := f.startStreams(f.client("client-watch-0"), f.client("client-watch-1"))
 			f.allAnswer()
 			lasts(t, slack) // From then on the book knows that there are tokens.
 
@@ -185,11 +187,11 @@ func (f *behind) startImpatient(conn *grpc.ClientConn) *ends {
 
 // startStreams has streams that are opened again when they end, until the test
 // ends.
-func (f *behind) startStreams(conns []*grpc.ClientConn) *ends {
+func (f *behind) startStreams(conns ...*grpc.ClientConn) *ends {
 	var turn int
 	var mu sync.Mutex
 	names := slices.Sorted(maps.Keys(quietStreams))
-	return f.again(5*len(conns), func(ctx context.Context) error {
+	return f.again(10*len(conns), func(ctx context.Context) error {
 		mu.Lock()
 		turn++
 		conn, open := conns[turn%len(conns)], quietStreams[names[turn/len(conns)%len(names)]]
