@@ -204,7 +204,7 @@ func TestStreamThatAloneIsForbidden(t *testing.T) {
 // However short tokens live and however long streams are away: callers do not wait.
 func TestShortLivedTokensWithoutStreams(t *testing.T) {
 	inBubble(t, 5*time.Second, func(t *testing.T, h *house) {
-		h.change(func(r *replica) { r.watchErr = status.Error(codes.Unavailable, "broken") })
+		h.change(func(r *fake) { r.watchErr = status.Error(codes.Unavailable, "broken") })
 		h.want(t, 1)
 		for range 600 {
 			began := time.Now()
