@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/stats"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
 // TestNoCallFailsBehindABalancer replaces all replicas in turn, and kills one, under
@@ -98,6 +100,10 @@ func (f *behind) knowsCallers() {
 var quietStreams = map[string]func(context.Context, *grpc.ClientConn) (next func() error, err error){
 	"Watch of health": func(ctx context.Context, conn *grpc.ClientConn) (func() error, error) {
 		stream, err := healthpb.NewHealthClient(conn).Watch(ctx, &healthpb.HealthCheckRequest{})
+		return func() error { _, err := stream.Recv(); return err }, err
+	},
+	"WatchToken": func(ctx context.Context, conn *grpc.ClientConn) (func() error, error) {
+		stream, err := pb.NewTokenServiceClient(conn).WatchToken(ctx, &pb.WatchTokenRequest{Tenant: "tenants/firm-0"})
 		return func() error { _, err := stream.Recv(); return err }, err
 	},
 }
