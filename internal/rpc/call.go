@@ -6,10 +6,12 @@ import (
 	"encoding/hex"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/tap"
@@ -31,6 +33,8 @@ type call struct {
 	// claim makes whoever calls it close the call (access.Caller.Close) in place of
 	// the end of its context; false: that was quicker.
 	claim func() bool
+	// refusal is why the call goes no further than to the first interceptor; nil: it does.
+	refusal error
 }
 
 type callKey struct{}
@@ -71,14 +75,48 @@ func (e *entrance) admit(ctx context.Context, info *tap.Info) (context.Context, 
 		}
 	}
 	if err := e.identify(c, g, info); err != nil {
+		err = e.refuse(ctx, c, info.FullMethodName, err)
+		if g != nil && g.caller != nil && len(info.Header.Get("authorization")) > 0 {
+			return turnAway(ctx, c, err), nil
+		}
 		if g != nil {
 			g.refused()
 		}
-		return ctx, e.refuse(ctx, c, info.FullMethodName, err)
+		return ctx, err
 	}
 	// Its message may never come, and then nobody has it.
 	c.claim = context.AfterFunc(ctx, c.caller.Close)
 	return context.WithValue(ctx, callKey{}, c), nil
+}
+
+// How long the message of a call is waited for that is turned away.
+const refusalPatience = time.Second
+
+// turnAway has a call refused when its message is there, or soon. So nothing of it
+// stays, and its connection need not be closed after so many of them (see endings):
+// a connection with a certificate whose calls have tokens is a proxy's, and has the calls of
+// others on it, too.
+func turnAway(ctx context.Context, c *call, err error) context.Context {
+	ctx, cancel := context.WithTimeout(ctx, refusalPatience)
+	context.AfterFunc(ctx, cancel)
+	c.refusal = err
+	return context.WithValue(ctx, callKey{}, c)
+}
+
+// turnedAway ends a call that the entrance has refused.
+func turnedAway(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+	if err := callOf(ctx).refusal; err != nil {
+		return nil, err
+	}
+	return handler(ctx, req)
+}
+
+// streamTurnedAway is turnedAway for a stream.
+func streamTurnedAway(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	if err := callOf(stream.Context()).refusal; err != nil {
+		return err
+	}
+	return handler(srv, stream)
 }
 
 func (e *entrance) identify(c *call, g *guest, info *tap.Info) (err error) {

@@ -27,6 +27,7 @@ import (
 func unaryChain(c Config, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.UnaryServerInterceptor {
 	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard, c.Logger}
 	return []grpc.UnaryServerInterceptor{
+		turnedAway,
 		metrics.UnaryServerInterceptor(),
 		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(c.Logger), logOptions(slog.LevelInfo)...), selector.MatchFunc(administrative)),
 		selector.UnaryServerInterceptor(logging.UnaryServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug)...), selector.MatchFunc(everyday)),
@@ -46,6 +47,7 @@ func unaryChain(c Config, metrics *grpcprom.ServerMetrics, validator protovalida
 func streamChain(c Config, ended context.Context, metrics *grpcprom.ServerMetrics, validator protovalidate.Validator) []grpc.StreamServerInterceptor {
 	record, authorize := recorder{c.Audit, c.Logger}, authorizer{c.Guard, c.Logger}
 	return []grpc.StreamServerInterceptor{
+		streamTurnedAway,
 		metrics.StreamServerInterceptor(),
 		logging.StreamServerInterceptor(logger(c.Logger), logOptions(slog.LevelDebug, codes.Canceled, codes.Unavailable)...),
 		record.stream,
