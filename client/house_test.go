@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"testing"
@@ -41,7 +42,7 @@ type fake struct {
 	mute     bool                // streams are open and bring nothing
 	hollow   bool                // streams bring heartbeats only
 	getErr   error               // what all methods answer
-	watchErr error               // what WatchToken answers
+	watchErr error               // what WatchToken answers; io.EOF: it ends
 	refresh  func() error        // what RefreshToken answers; nil: a new token
 	answer   func(t *pb.Token)   // changes tokens on their way
 	hold     <-chan struct{}     // GetToken waits for its end
@@ -103,6 +104,9 @@ func (r *fake) GetToken(ctx context.Context, req *pb.GetTokenRequest) (*pb.GetTo
 		case <-ctx.Done():
 		}
 		r.mu.Lock()
+		if err := ctx.Err(); err != nil {
+			return nil, status.FromContextError(err).Err()
+		}
 	}
 	t, _, err := r.token()
 	return &pb.GetTokenResponse{Token: t}, err
@@ -150,6 +154,9 @@ func (r *fake) WatchToken(req *pb.WatchTokenRequest, stream grpc.ServerStreaming
 			err = r.watchErr
 		}
 		r.mu.Unlock()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -307,7 +314,7 @@ func (h *house) failure(t *testing.T, code codes.Code) error {
 
 // later lets time pass, in which the tenant's tokens are in use.
 func (h *house) later(d time.Duration) {
-	for step := min(d, 10*time.Second); d > 0; d -= step {
+	for step := min(d, max(10*time.Second, d/1000)); d > 0; d -= step {
 		_, _ = h.acme.Token()
 		time.Sleep(min(step, d))
 	}

@@ -81,7 +81,11 @@ func TestReplaceInAColdSource(t *testing.T) {
 		if _, err := h.acme.Replace(t.Context(), id(1)); err != nil {
 			t.Fatal(err)
 		}
-		h.later(10 * time.Hour)
+		synctest.Wait()
+		if h.streams() != 1 {
+			t.Error("it does not watch")
+		}
+		h.later(3 * time.Hour)
 		if _, err := h.acme.Token(); err != nil {
 			t.Error(err)
 		}
@@ -169,6 +173,21 @@ func TestPausesBeginAnew(t *testing.T) {
 		h.replace(t, 4, 5, 3)
 		h.later(time.Minute)
 		h.replace(t, 5, 6, 4)
+	})
+}
+
+// A token that came in place of another and is rejected, however late, makes the
+// next pause longer.
+func TestReplacementThatIsRejectedLater(t *testing.T) {
+	inBubble(t, day, func(t *testing.T, h *house) {
+		h.want(t, 1)
+		h.replace(t, 1, 2, 1)
+		h.later(10 * minute)
+		h.replace(t, 2, 3, 2)
+		h.later(time.Minute)
+		h.notReplaced(t, 3, codes.ResourceExhausted, "REFRESH_TOO_SOON", 2)
+		h.later(time.Minute)
+		h.replace(t, 3, 4, 3)
 	})
 }
 

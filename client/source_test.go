@@ -103,6 +103,7 @@ func TestColdCallersWaitNoLongerThanTheyWant(t *testing.T) {
 		if _, err := h.acme.Token(); err == nil || time.Since(began) > 11*time.Second {
 			t.Errorf("Token: %v after %v", err, time.Since(began))
 		}
+		h.wantError(t, codes.DeadlineExceeded)
 	})
 }
 

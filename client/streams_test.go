@@ -10,12 +10,12 @@ import (
 )
 
 func TestManySourcesHaveFewStreams(t *testing.T) {
-	inBubble(t, 10*minute, func(t *testing.T, h *house) {
+	inBubble(t, 5*minute, func(t *testing.T, h *house) {
 		sources := make([]*client.TokenSource, 600)
 		for i := range sources {
 			sources[i] = h.client.TokenSource(fmt.Sprintf("firm-%d", i))
 		}
-		for range 30 {
+		for range 15 {
 			for _, s := range sources {
 				if _, err := s.Token(); err != nil {
 					t.Fatal(err)
@@ -38,14 +38,14 @@ func TestManySourcesHaveFewStreams(t *testing.T) {
 
 // A stream that one source gives back is for another.
 func TestStreamsArePassedOn(t *testing.T) {
-	inBubble(t, 10*minute, func(t *testing.T, h *house) {
+	inBubble(t, 5*minute, func(t *testing.T, h *house) {
 		for i := range 500 {
 			if _, err := h.client.TokenSource(fmt.Sprintf("firm-%d", i)).Token(); err != nil {
 				t.Fatal(err)
 			}
 		}
 		h.want(t, 1)
-		h.later(25 * minute)
+		h.later(12 * minute)
 		if n := h.streams(); n != 1 {
 			t.Errorf("%d streams, and one source is in use", n)
 		}
@@ -100,6 +100,17 @@ func TestStoppedSourceIsWokenByAReader(t *testing.T) {
 		}
 		if gets := h.count("GetToken"); gets != 1 {
 			t.Errorf("%d GetToken", gets)
+		}
+	})
+}
+
+// Its life is counted from the last use, not from the first of a token.
+func TestSourceGoesOnAfterItsLastUse(t *testing.T) {
+	inBubble(t, time.Hour, func(t *testing.T, h *house) {
+		h.later(40 * minute)
+		time.Sleep(50 * minute)
+		if n := h.streams(); n != 1 {
+			t.Errorf("%d streams", n)
 		}
 	})
 }
