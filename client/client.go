@@ -74,15 +74,19 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	for _, option := range opts {
 		option(&o)
 	}
-	target, err := o.target(target)
+	way, err := o.channel()
 	if err != nil {
 		return nil, err
 	}
-	identity, closer, err := o.credentials(ctx)
+	target, err = targetOf(target, way.plain, len(o.dial) > 0)
 	if err != nil {
 		return nil, err
 	}
-	dial := append(dialOptions(), identity...)
+	secured, closer, err := o.credentials(ctx, way)
+	if err != nil {
+		return nil, err
+	}
+	dial := append(dialOptions(), secured...)
 	if o.telemetry {
 		dial = append(dial, telemetry())
 	}

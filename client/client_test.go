@@ -21,7 +21,7 @@ import (
 
 func TestPlainTextOnThisMachine(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
+	r := newStandIn()
 	_, port, _ := net.SplitHostPort(r.listen(t, nil))
 	socket := filepath.Join(t.TempDir(), "broker.sock")
 	l, err := net.Listen("unix", socket)
@@ -121,7 +121,7 @@ func TestNewDoesNotWaitForTheBroker(t *testing.T) {
 			t.Errorf("New took %v and dialed %d times", d, n.dialed())
 		}
 		cancel() // It was for New.
-		n.join(t, "localhost:1", newReplica())
+		n.join(t, "localhost:1", newStandIn())
 		wantToken(t, c)
 	})
 }
@@ -130,7 +130,7 @@ func TestClosedClient(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{}
-		n.join(t, "localhost:1", newReplica())
+		n.join(t, "localhost:1", newStandIn())
 		ctx, cancel := context.WithCancel(t.Context())
 		c, err := client.New(ctx, "passthrough:///localhost:1", client.WithInsecure(), client.WithDialOptions(grpc.WithContextDialer(n.dial)))
 		if err != nil {
@@ -171,7 +171,7 @@ func TestClosedClient(t *testing.T) {
 // The name was fine, and where it leads is not this machine.
 func TestPlainTextLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
+	r := newStandIn()
 	address := r.listen(t, nil)
 	token := write(t, filepath.Join(t.TempDir(), "token"), []byte("Planted"))
 	elsewhere := grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -192,7 +192,7 @@ func (abroad) RemoteAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(10, 0, 0,
 func TestReplicaThatIsNotServingGetsNoCalls(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n, a, b := &network{}, newReplica(), newReplica()
+		n, a, b := &network{}, newStandIn(), newStandIn()
 		n.join(t, "a", a)
 		n.join(t, "b", b)
 		c := n.clientOf(t, "a", "b")
@@ -243,7 +243,7 @@ func TestRecoveryAfterALongOutage(t *testing.T) {
 			wantCode(t, c, codes.Unavailable)
 			time.Sleep(time.Minute)
 		}
-		n.join(t, "localhost:1", newReplica())
+		n.join(t, "localhost:1", newStandIn())
 		began := time.Now()
 		for _, err := call(t, c); err != nil; _, err = call(t, c) {
 			time.Sleep(10 * time.Millisecond)
@@ -258,7 +258,7 @@ func TestDeadConnectionIsNoticed(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{}
-		n.join(t, "localhost:1", newReplica())
+		n.join(t, "localhost:1", newStandIn())
 		c := n.client(t)
 		wantToken(t, c)
 		n.cut()
@@ -278,7 +278,7 @@ func TestDeadConnectionIsNoticed(t *testing.T) {
 func TestIdleConnectionStays(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n, r := &network{}, newReplica()
+		n, r := &network{}, newStandIn()
 		n.join(t, "localhost:1", r)
 		c := n.client(t)
 		wantToken(t, c)
@@ -292,7 +292,7 @@ func TestIdleConnectionStays(t *testing.T) {
 
 func TestOptionsOfTheCallerPrevail(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
+	r := newStandIn()
 	c := newClient(t, r.listen(t, nil), client.WithInsecure(), client.WithDialOptions(grpc.WithUserAgent("billing"),
 		grpc.WithUnaryInterceptor(func(context.Context, string, any, any, *grpc.ClientConn, grpc.UnaryInvoker, ...grpc.CallOption) error {
 			return status.Error(codes.AlreadyExists, "mine")

@@ -16,7 +16,7 @@ import (
 
 func TestTokenFileIsReadForEachCall(t *testing.T) {
 	t.Parallel()
-	a, r := accesstest.NewAuthority(t), newReplica()
+	a, r := accesstest.NewAuthority(t), newStandIn()
 	own := newFiles(t, a, a.Issue("billing", nil))
 	path := write(t, filepath.Join(t.TempDir(), "token"), []byte("first"))
 	c := newClient(t, r.listen(t, serverTLS(a, nil, nil)), client.WithTLS(own.ca), client.WithJWTFile(path))
@@ -48,7 +48,7 @@ func TestTokenFileIsReadForEachCall(t *testing.T) {
 
 func TestTokenInPlainTextOnThisMachine(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
+	r := newStandIn()
 	path := write(t, filepath.Join(t.TempDir(), "token"), []byte("first"))
 	wantToken(t, newClient(t, r.listen(t, nil), client.WithInsecure(), client.WithJWTFile(path)))
 	if got := r.last(t, "authorization"); got != "Bearer first" {
@@ -60,7 +60,7 @@ func TestTokenInPlainTextOnThisMachine(t *testing.T) {
 // over one that is not encrypted.
 func TestTokenIsNotSentInPlainText(t *testing.T) {
 	t.Parallel()
-	r := newReplica()
+	r := newStandIn()
 	address := r.listen(t, nil)
 	path := write(t, filepath.Join(t.TempDir(), "token"), []byte("Planted"))
 	plain := client.WithDialOptions(grpc.WithTransportCredentials(insecure.NewCredentials()))

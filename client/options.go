@@ -143,14 +143,13 @@ func (o *options) channel() (channel, error) {
 	return c, nil
 }
 
-// credentials returns the options for what the connection is secured with and who the client is,
-// and what has to be closed after the connection (may be nil).
-func (o *options) credentials(ctx context.Context) ([]grpc.DialOption, io.Closer, error) {
-	c, err := o.channel()
-	if err != nil {
-		return nil, nil, err
-	}
+// credentials returns the options for how the connection is secured and who the
+// client is, and what has to be closed after the connection (may be nil).
+func (o *options) credentials(ctx context.Context, c channel) ([]grpc.DialOption, io.Closer, error) {
 	var dial []grpc.DialOption
+	if c.plain {
+		dial = append(dial, grpc.WithNoProxy()) // A proxy on this machine would lead out of it.
+	}
 	for _, path := range o.jwtFiles {
 		file := jwtFile{path: path, local: c.plain}
 		if _, err := file.read(); err != nil {

@@ -19,11 +19,11 @@ import (
 
 // bubble runs a test of a client and its one replica in virtual time. They are
 // connected already.
-func bubble(t *testing.T, test func(t *testing.T, c *client.Client, r *replica)) {
+func bubble(t *testing.T, test func(t *testing.T, c *client.Client, r *standIn)) {
 	t.Helper()
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n, r := &network{}, newReplica()
+		n, r := &network{}, newStandIn()
 		n.join(t, "localhost:1", r)
 		c := n.client(t)
 		wantToken(t, c)
@@ -33,7 +33,7 @@ func bubble(t *testing.T, test func(t *testing.T, c *client.Client, r *replica))
 }
 
 // fails answers the first n calls with an error.
-func (r *replica) fails(n int, err error) {
+func (r *standIn) fails(n int, err error) {
 	r.answers(func(context.Context) error {
 		if r.calls() <= n {
 			return err
@@ -78,7 +78,7 @@ func TestRetry(t *testing.T) {
 		"with little time":              {always, unavailable(), 100 * time.Millisecond, codes.Unavailable, 2, 50 * time.Millisecond, 75 * time.Millisecond},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+			bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 				r.fails(test.failures, test.err)
 				ctx := t.Context()
 				if test.limit > 0 {
@@ -107,7 +107,7 @@ func TestNoRetry(t *testing.T) {
 			continue
 		}
 		t.Run(code.String(), func(t *testing.T) {
-			bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+			bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 				r.fails(1, status.Error(code, "no"))
 				wantCode(t, c, code)
 				if r.calls() != 1 {
@@ -120,7 +120,7 @@ func TestNoRetry(t *testing.T) {
 
 // The error has in it what the broker said.
 func TestErrorAfterRetries(t *testing.T) {
-	bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+	bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 		r.fails(always, unavailable(&errdetails.ErrorInfo{Reason: "ISSUER_UNAVAILABLE"}))
 		_, err := call(t, c)
 		details := status.Convert(err).Details()
@@ -137,7 +137,7 @@ func TestCallsEnd(t *testing.T) {
 		"with a longer one":  {time.Minute, time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+			bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 				r.answers(func(ctx context.Context) error {
 					<-ctx.Done()
 					return ctx.Err()
@@ -159,7 +159,7 @@ func TestCallsEnd(t *testing.T) {
 }
 
 func TestCallerLeavesDuringAPause(t *testing.T) {
-	bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+	bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 		r.fails(always, unavailable(retryIn(4*time.Second)))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
@@ -173,7 +173,7 @@ func TestCallerLeavesDuringAPause(t *testing.T) {
 
 // Those who failed together do not come back together.
 func TestPausesDiffer(t *testing.T) {
-	bubble(t, func(t *testing.T, c *client.Client, r *replica) {
+	bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
 		pauses := map[time.Duration]bool{}
 		for range 20 {
 			r.forget()
@@ -192,7 +192,7 @@ func TestPausesDiffer(t *testing.T) {
 func TestRetryAtAnotherReplica(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		n, a, b := &network{}, newReplica(), newReplica()
+		n, a, b := &network{}, newStandIn(), newStandIn()
 		n.join(t, "a", a)
 		n.join(t, "b", b)
 		c := n.clientOf(t, "a", "b")

@@ -101,7 +101,7 @@ func TestSPIFFE(t *testing.T) {
 	before, after := accesstest.NewAuthority(t), accesstest.NewAuthority(t)
 	agent := newWorkloadAPI(t)
 	agent.gives(t, before, billingID)
-	first, second := newReplica(), newReplica()
+	first, second := newStandIn(), newStandIn()
 	dialer := &switching{address: first.listen(t, serverTLS(before, before, ofBroker))}
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -140,7 +140,7 @@ func TestSPIFFEBrokerThatIsNotTheBroker(t *testing.T) {
 		"of another authority":      serverTLS(accesstest.NewAuthority(t), nil, ofBroker),
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newReplica()
+			r := newStandIn()
 			wantCode(t, newClient(t, r.listen(t, server), client.WithSPIFFE(brokerID)), codes.Unavailable)
 			if r.calls() > 0 {
 				t.Error("the call came")

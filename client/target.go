@@ -9,9 +9,10 @@ import (
 	"google.golang.org/grpc/resolver"
 )
 
-// target returns the target in gRPC's words, or an error if it cannot be one: gRPC
-// itself would find that at the first call.
-func (o *options) target(target string) (string, error) {
+// targetOf returns the target in gRPC's words, or an error if it cannot be one, which gRPC
+// itself would find at the first call. plain: it must be on this machine. custom:
+// gRPC may know more resolvers than are known here.
+func targetOf(target string, plain, custom bool) (string, error) {
 	if target == "" {
 		return "", errors.New("there is no target")
 	}
@@ -20,7 +21,7 @@ func (o *options) target(target string) (string, error) {
 	case ok && resolver.Get(scheme) != nil:
 	case !strings.Contains(target, "://"):
 		scheme, rest, target = "dns", "///"+target, "dns:///"+target
-	case len(o.dial) > 0: // gRPC's options may have a resolver for it.
+	case custom:
 		return target, nil
 	default:
 		return "", fmt.Errorf("target %q: there is no resolver for %q; a broker is at HOST:PORT", target, scheme)
@@ -37,7 +38,7 @@ func (o *options) target(target string) (string, error) {
 	if err != nil || host == "" || port == "" {
 		return "", fmt.Errorf("target %q: it must have a host and a port, HOST:PORT", target)
 	}
-	if plain := len(o.channels) == 1 && o.channels[0].plain; plain && !isLoopback(host) {
+	if plain && !isLoopback(host) {
 		return "", fmt.Errorf("target %q: WithInsecure is for this machine only, a loopback address or a Unix socket", target)
 	}
 	return target, nil

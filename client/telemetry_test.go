@@ -17,7 +17,7 @@ func TestOpenTelemetry(t *testing.T) {
 	provider := trace.NewTracerProvider(trace.WithSpanProcessor(spans))
 	otel.SetTracerProvider(provider)
 	otel.SetTextMapPropagator(propagation.TraceContext{})
-	r := newReplica()
+	r := newStandIn()
 	address := r.listen(t, nil)
 	ctx, parent := provider.Tracer("test").Start(t.Context(), "the caller's")
 

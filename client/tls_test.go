@@ -47,7 +47,7 @@ func TestTLS(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newReplica()
+			r := newStandIn()
 			wantToken(t, newClient(t, r.listen(t, serverTLS(a, test.callers, nil)), test.options...))
 			if got := r.last(t, "authorization"); got != test.authorization {
 				t.Errorf("the call had the authorization %q, want %q", got, test.authorization)
@@ -84,7 +84,7 @@ func TestBrokerThatIsNotTheBroker(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newReplica()
+			r := newStandIn()
 			c := newClient(t, r.listen(t, test.server), test.options...)
 			if said := wantCode(t, c, codes.Unavailable); !strings.Contains(said, test.want) {
 				t.Errorf("the error is %q, want %q in it", said, test.want)
@@ -98,7 +98,7 @@ func TestBrokerThatIsNotTheBroker(t *testing.T) {
 
 func TestBrokerByAnotherName(t *testing.T) {
 	t.Parallel()
-	a, r := accesstest.NewAuthority(t), newReplica()
+	a, r := accesstest.NewAuthority(t), newStandIn()
 	own := newFiles(t, a, a.Issue("billing", nil))
 	address := r.listen(t, serverTLS(a, nil, func(c *x509.Certificate) { c.IPAddresses, c.DNSNames = nil, []string{"broker.internal"} }))
 	wantToken(t, newClient(t, address, client.WithTLS(own.ca), client.WithDialOptions(grpc.WithAuthority("broker.internal"))))
@@ -108,7 +108,7 @@ func TestFilesAreReadForEachConnection(t *testing.T) {
 	t.Parallel()
 	before, after := accesstest.NewAuthority(t), accesstest.NewAuthority(t)
 	own := newFiles(t, before, before.Issue("before", nil))
-	first, second := newReplica(), newReplica()
+	first, second := newStandIn(), newStandIn()
 	// The two are one broker whose certificate was replaced: a client of the one cannot stay with it.
 	dialer := &switching{address: first.listen(t, serverTLS(before, before, nil))}
 	c := newClient(t, "127.0.0.1:9090", client.WithMTLS(own.ca, own.cert, own.key), client.WithDialOptions(grpc.WithContextDialer(dialer.dial)))
@@ -136,7 +136,7 @@ func TestFilesAreReadForEachConnection(t *testing.T) {
 func TestConnectionEndsWithItsCertificate(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		a, n, r := accesstest.NewAuthority(t), &network{}, newReplica()
+		a, n, r := accesstest.NewAuthority(t), &network{}, newStandIn()
 		lasts := func(d time.Duration) func(*x509.Certificate) {
 			return func(c *x509.Certificate) { c.NotAfter = time.Now().Add(d) }
 		}

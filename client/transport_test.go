@@ -212,22 +212,19 @@ func TestManyAreRejectedAtOnce(t *testing.T) {
 
 func TestNoTokenNoRequest(t *testing.T) {
 	t.Parallel()
-	for name, source := range map[string]*source{
-		"there is none":      {wait: func(context.Context) error { return errors.New("no token") }},
-		"there is no Source": nil,
+	w := newWeb(t)
+	for want, rt := range map[string]http.RoundTripper{
+		"there is none": transport{&source{wait: func(context.Context) error { return errors.New("there is none") }}, w.base},
+		"has no Source": &client.Transport{Base: w.base},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w, content := newWeb(t), newBody("content")
-			var rt http.RoundTripper = transport{source, w.base}
-			if source == nil {
-				rt = &client.Transport{Base: w.base}
-			}
+		t.Run(want, func(t *testing.T) {
+			content := newBody("content")
 			resp, err := rt.RoundTrip(request(t, http.MethodPost, "/matters", content))
 			if err == nil {
 				t.Fatal(resp.Body.Close(), "it was made")
 			}
-			if content.closed.Load() != 1 || w.dials != 0 {
-				t.Errorf("the body was closed %d times, %d connections were made", content.closed.Load(), w.dials)
+			if !strings.Contains(err.Error(), want) || content.closed.Load() != 1 || w.dials != 0 {
+				t.Errorf("the error is %q, the body was closed %d times, %d connections were made", err, content.closed.Load(), w.dials)
 			}
 		})
 	}

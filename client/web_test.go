@@ -62,7 +62,7 @@ func (w *web) serve(address string, handler http.HandlerFunc) *site {
 	server := &http.Server{ErrorLog: log.New(io.Discard, "", 0), Handler: http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		s.mu.Lock()
-		s.asked = append(s.asked, asked{r.Method, r.Host, r.RequestURI, r.Header.Get("Authorization"), string(body), r.Header.Values("X-Api-Key")})
+		s.asked = append(s.asked, asked{r.Method, r.Host, r.RequestURI, strings.Join(r.Header.Values("Authorization"), ", "), string(body), r.Header.Values("X-Api-Key")})
 		s.mu.Unlock()
 		handler(rw, r)
 	})}

@@ -28,8 +28,8 @@ import (
 	"smokeball.internal/tokenbroker/internal/access/accesstest"
 )
 
-// replica is a gRPC server that answers as a broker does, and notes who asked.
-type replica struct {
+// standIn is a gRPC server that answers as a broker does, and notes who asked.
+type standIn struct {
 	pb.UnimplementedTokenServiceServer
 	health *health.Server
 
@@ -39,13 +39,13 @@ type replica struct {
 	tls     []tls.ConnectionState           // the same, as far as there was any
 }
 
-func newReplica() *replica {
-	r := &replica{health: health.NewServer()}
+func newStandIn() *standIn {
+	r := &standIn{health: health.NewServer()}
 	r.setServing(true)
 	return r
 }
 
-func (r *replica) setServing(serving bool) {
+func (r *standIn) setServing(serving bool) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if serving {
 		state = healthpb.HealthCheckResponse_SERVING
@@ -54,13 +54,13 @@ func (r *replica) setServing(serving bool) {
 }
 
 // answers sets what calls are answered with from now on.
-func (r *replica) answers(answer func(context.Context) error) {
+func (r *standIn) answers(answer func(context.Context) error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.answer = answer
 }
 
-func (r *replica) GetToken(ctx context.Context, _ *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+func (r *standIn) GetToken(ctx context.Context, _ *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
 	header, _ := metadata.FromIncomingContext(ctx)
 	r.mu.Lock()
 	r.headers = append(r.headers, header)
@@ -80,21 +80,21 @@ func (r *replica) GetToken(ctx context.Context, _ *pb.GetTokenRequest) (*pb.GetT
 }
 
 // calls returns how many calls came.
-func (r *replica) calls() int {
+func (r *standIn) calls() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.headers)
 }
 
 // forget forgets the calls that came.
-func (r *replica) forget() {
+func (r *standIn) forget() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.headers = nil
 }
 
 // last returns a header of the last call.
-func (r *replica) last(t *testing.T, header string) string {
+func (r *standIn) last(t *testing.T, header string) string {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +109,7 @@ func (r *replica) last(t *testing.T, header string) string {
 }
 
 // lastTLS returns the connection of the last call.
-func (r *replica) lastTLS(t *testing.T) tls.ConnectionState {
+func (r *standIn) lastTLS(t *testing.T) tls.ConnectionState {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -120,7 +120,7 @@ func (r *replica) lastTLS(t *testing.T) tls.ConnectionState {
 }
 
 // serve serves the replica, which is as patient as a broker, on l until the test ends, or stop is called.
-func (r *replica) serve(t *testing.T, l net.Listener, options ...grpc.ServerOption) (stop func()) {
+func (r *standIn) serve(t *testing.T, l net.Listener, options ...grpc.ServerOption) (stop func()) {
 	server := grpc.NewServer(append(options, grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 10 * time.Second, PermitWithoutStream: true}))...)
 	pb.RegisterTokenServiceServer(server, r)
 	healthpb.RegisterHealthServer(server, r.health)
@@ -139,7 +139,7 @@ func (r *replica) serve(t *testing.T, l net.Listener, options ...grpc.ServerOpti
 }
 
 // listen serves the replica on a port, with TLS unless config is nil.
-func (r *replica) listen(t *testing.T, config *tls.Config) (address string) {
+func (r *standIn) listen(t *testing.T, config *tls.Config) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -163,7 +163,7 @@ type network struct {
 }
 
 // join serves a replica under a name.
-func (n *network) join(t *testing.T, name string, r *replica, options ...grpc.ServerOption) (leave func()) {
+func (n *network) join(t *testing.T, name string, r *standIn, options ...grpc.ServerOption) (leave func()) {
 	l := bufconn.Listen(64 << 10)
 	stop := r.serve(t, l, options...)
 	n.mu.Lock()
