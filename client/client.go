@@ -15,6 +15,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc/filters"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/connectivity"
 	_ "google.golang.org/grpc/health" // has the balancer ask for the health of each replica
 	"google.golang.org/grpc/keepalive"
 
@@ -47,16 +48,21 @@ const (
 type Client struct {
 	conn   *grpc.ClientConn
 	tokens pb.TokenServiceClient
-	spiffe io.Closer // closed last; may be nil
+	// Streams have a connection of their own. Those that are more than a connection may
+	// have wait, without an error, and calls would wait behind them.
+	streamConn *grpc.ClientConn
+	streams    pb.TokenServiceClient
+	spiffe     io.Closer // closed last; may be nil
 
 	ctx    context.Context // ends with Close; all sources run on it
 	cancel context.CancelFunc
 
-	mu      sync.Mutex
-	closed  bool
-	sources map[string]*TokenSource // :: tenant and scopes → their source
-	running sync.WaitGroup          // what the sources have started
-	streams int                     // how many sources have a stream; at most maxStreams
+	mu        sync.Mutex
+	closed    bool
+	sources   map[string]*TokenSource // :: tenant and scopes → their source, while it is in use
+	running   sync.WaitGroup          // what the client and its sources have started
+	connected chan struct{}           // closed when the connection is there the next time
+	room      room
 }
 
 // New returns a client of the broker at target: HOST:PORT, where each address of
@@ -90,16 +96,48 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	if o.telemetry {
 		dial = append(dial, telemetry())
 	}
-	conn, err := grpc.NewClient(target, append(dial, o.dial...)...) // The caller's come last, so that they prevail.
+	dial = append(dial, o.dial...) // The caller's come last, so that they prevail.
+	conn, err := grpc.NewClient(target, dial...)
+	var streamConn *grpc.ClientConn
+	if err == nil {
+		streamConn, err = grpc.NewClient(target, dial...) // It connects when there is a stream.
+	}
 	if err != nil {
 		if closer != nil {
 			_ = closer.Close()
 		}
 		return nil, err
 	}
-	c := &Client{conn: conn, tokens: pb.NewTokenServiceClient(conn), spiffe: closer}
+	return newClient(conn, streamConn, closer), nil
+}
+
+func newClient(conn, streamConn *grpc.ClientConn, spiffe io.Closer) *Client {
+	c := &Client{
+		conn: conn, tokens: pb.NewTokenServiceClient(conn), streamConn: streamConn, streams: pb.NewTokenServiceClient(streamConn),
+		spiffe: spiffe, connected: make(chan struct{}),
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	return c, nil
+	c.running.Go(c.followConnection)
+	return c
+}
+
+// followConnection lets sources know when the connection is there again.
+func (c *Client) followConnection() {
+	for state := c.conn.GetState(); c.conn.WaitForStateChange(c.ctx, state); {
+		if state = c.conn.GetState(); state == connectivity.Ready {
+			c.mu.Lock()
+			close(c.connected)
+			c.connected = make(chan struct{})
+			c.mu.Unlock()
+		}
+	}
+}
+
+// reconnected returns what is closed when the connection is there the next time.
+func (c *Client) reconnected() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.connected
 }
 
 func dialOptions() []grpc.DialOption {
@@ -134,7 +172,7 @@ func (c *Client) Close() error {
 	if before {
 		return nil
 	}
-	err := c.conn.Close()
+	err := errors.Join(c.conn.Close(), c.streamConn.Close())
 	if c.spiffe != nil {
 		err = errors.Join(err, c.spiffe.Close())
 	}

@@ -17,6 +17,9 @@ var errClosed = status.Error(codes.Canceled, "the client of the token broker is 
 // token_service.proto. It is empty if there is none, as for a broker out of reach.
 func Reason(err error) string {
 	info, _ := detail[*errdetails.ErrorInfo](err)
+	if info.GetDomain() != "tokenbroker" {
+		return ""
+	}
 	return info.GetReason()
 }
 
@@ -43,13 +46,23 @@ func detail[T any](err error) (found T, ok bool) {
 
 // revoked says whether err means that the caller shall not have the tenant's
 // tokens any more, so that one that is held is not used either. All other errors
-// say only that there is no new one.
+// say only that there is no new one; so do those that a proxy makes with the same
+// codes.
 func revoked(err error) bool {
-	switch status.Code(err) {
-	case codes.NotFound, codes.PermissionDenied:
+	switch Reason(err) {
+	case "TENANT_NOT_FOUND", "TENANT_DISABLED", "NOT_ALLOWED", "SCOPE_NOT_ALLOWED":
 		return true
-	case codes.FailedPrecondition:
-		return Reason(err) == "TENANT_DISABLED"
+	}
+	return false
+}
+
+// outOfReach says whether err comes from the connection, or from what is between
+// it and the broker: whatever the broker says has details.
+func outOfReach(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.Internal, codes.DeadlineExceeded:
+		s, _ := status.FromError(err)
+		return len(s.Details()) == 0
 	}
 	return false
 }

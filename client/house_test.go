@@ -213,21 +213,24 @@ func newHouse(t testing.TB, life time.Duration) *house {
 	h.up()
 	pause := backoff.DefaultConfig
 	pause.MaxDelay = 5 * time.Second
-	conn, err := grpc.NewClient("passthrough:///broker",
-		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause, MinConnectTimeout: 5 * time.Second}),
-		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-			h.doorLock.Lock()
-			defer h.doorLock.Unlock()
-			if h.door == nil {
-				return nil, errors.New("refused")
-			}
-			return h.door.DialContext(ctx)
-		}))
-	if err != nil {
-		t.Fatal(err)
+	connect := func() *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///broker",
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause, MinConnectTimeout: 5 * time.Second}),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				h.doorLock.Lock()
+				defer h.doorLock.Unlock()
+				if h.door == nil {
+					return nil, errors.New("refused")
+				}
+				return h.door.DialContext(ctx)
+			}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return conn
 	}
-	h.client = client.NewForTest(conn)
+	h.client = client.NewForTest(connect(), connect())
 	h.acme = h.client.TokenSource("acme")
 	t.Cleanup(func() {
 		_ = h.client.Close() // Some tests have closed it before.

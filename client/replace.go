@@ -18,6 +18,9 @@ const (
 	// tokens that come are rejected too.
 	minReplaceWait = time.Minute
 	maxReplaceWait = 15 * time.Minute
+	// The time after an answer that was lost. Whether a token was bought or not, the
+	// broker sells no second one for the same rejection.
+	lostReplaceWait = 2 * time.Second
 )
 
 // replacement is what a source knows of its replaced tokens.
@@ -110,7 +113,10 @@ func (s *TokenSource) refresh(rejectedID string, underWay chan struct{}) {
 	now := time.Now()
 	if err != nil {
 		wait, told := retryAfter(err)
-		if !told {
+		switch {
+		case outOfReach(err):
+			wait = lostReplaceWait
+		case !told:
 			wait = minReplaceWait
 		}
 		s.until, s.refusal = now.Add(min(wait, maxReplaceWait)), fmt.Errorf("%s: token not replaced: %w", s.tenant, err)

@@ -219,7 +219,7 @@ func TestRefusedReplacement(t *testing.T) {
 		"too soon by far":    {refusal(codes.ResourceExhausted, "REFRESH_TOO_SOON", 5*minute), codes.ResourceExhausted, "REFRESH_TOO_SOON", 5 * minute},
 		"too soon, no delay": {refusal(codes.ResourceExhausted, "REFRESH_TOO_SOON", 0), codes.ResourceExhausted, "REFRESH_TOO_SOON", minute},
 		"issuer away":        {refusal(codes.Unavailable, "ISSUER_UNAVAILABLE", 10*time.Second), codes.Unavailable, "ISSUER_UNAVAILABLE", 10 * time.Second},
-		"broken":             {status.Error(codes.Unavailable, "broken"), codes.Unavailable, "", minute},
+		"broken":             {status.Error(codes.Unavailable, "broken"), codes.Unavailable, "", 2 * time.Second},
 		"too soon, absurd":   {refusal(codes.ResourceExhausted, "REFRESH_TOO_SOON", 100*day), codes.ResourceExhausted, "REFRESH_TOO_SOON", 15 * minute},
 		"not allowed":        {refusal(codes.PermissionDenied, "NOT_ALLOWED", 0), codes.PermissionDenied, "NOT_ALLOWED", minute},
 	} {

@@ -24,11 +24,13 @@ const coldWait = 10 * time.Second
 // deleted, or that the caller may not have its tokens. While there is no token and
 // the last attempt to get one has failed, callers get that attempt's error at once;
 // the source itself goes on trying, with pauses of five seconds at most (half a
-// minute, if somebody has to change something first; longer, if the broker asks
-// for it). A source that nobody has asked for a token's whole life stops, and begins
-// anew when it is asked.
+// minute, if somebody has to change something first; longer, if the broker asks for it).
+//
+// A source that nobody has asked for a token's whole life stops, and begins anew
+// when it is asked. Nothing needs to be closed for that.
 type TokenSource struct {
 	client *Client
+	key    string   // in Client.sources
 	tenant string   // its resource name
 	scopes []string // sorted, each once
 	draw   float64  // in [0, 1): spreads when the sources ask for new tokens
@@ -46,14 +48,16 @@ type TokenSource struct {
 }
 
 // SourceOption changes what tokens a source has.
-type SourceOption func(*TokenSource)
+type SourceOption func(*sourceOptions)
+
+type sourceOptions struct{ scopes []string }
 
 // WithScopes has the source ask for tokens with these scopes, in any order.
 // Without it, or with none, tokens have the tenant's registered scopes, or, if it
 // has none, all that the issuer allows.
 func WithScopes(scopes ...string) SourceOption {
-	return func(s *TokenSource) {
-		s.scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
+	return func(o *sourceOptions) {
+		o.scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
 	}
 }
 
@@ -65,18 +69,19 @@ func (c *Client) TokenSource(tenant string, opts ...SourceOption) *TokenSource {
 	if !strings.HasPrefix(tenant, "tenants/") {
 		tenant = "tenants/" + tenant
 	}
-	s := &TokenSource{
-		client: c, tenant: tenant, draw: rand.Float64(),
-		asked: make(chan struct{}, 1), replaced: make(chan struct{}, 1), changed: make(chan struct{}),
-	}
+	var o sourceOptions
 	for _, opt := range opts {
-		opt(s)
+		opt(&o)
 	}
-	key := fmt.Sprintf("%q", append([]string{tenant}, s.scopes...)) // Quoted: no two lists meet.
+	key := fmt.Sprintf("%q", append([]string{tenant}, o.scopes...)) // Quoted: no two lists meet.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if known := c.sources[key]; known != nil {
 		return known
+	}
+	s := &TokenSource{
+		client: c, key: key, tenant: tenant, scopes: o.scopes, draw: rand.Float64(),
+		asked: make(chan struct{}, 1), replaced: make(chan struct{}, 1), changed: make(chan struct{}),
 	}
 	if c.sources == nil {
 		c.sources = make(map[string]*TokenSource)
@@ -124,8 +129,9 @@ func (s *TokenSource) Get(ctx context.Context) (*Token, error) {
 
 // ready returns the token if one may be handed out, else nil. It does not look at
 // the clock: a timer ends each token. A process that was frozen for longer than the
-// margin may so see the ended token for one instant more, as it may see it end
-// between here and the request; Smokeball rejects it then, and Replace helps.
+// margin may so see the ended token for one instant more; and where timers stand still
+// while the machine sleeps, as on Linux, until the connection turns out to be broken, or the token is due. Smokeball
+// rejects it then, and Replace helps.
 func (s *TokenSource) ready() *held {
 	h := s.held.Load()
 	if h == nil {
@@ -137,6 +143,7 @@ func (s *TokenSource) ready() *held {
 	case unused:
 		if h.state.CompareAndSwap(unused, used) {
 			s.ask()
+			_ = s.start() // After Close there is no token.
 		}
 	}
 	return h
@@ -184,6 +191,28 @@ func (s *TokenSource) start() error {
 	}
 	s.started = true
 	return nil
+}
+
+// stop ends the owner's life, unless somebody has asked. Who asks later waits for a
+// new attempt. The client forgets the source: there are as many tenants as there are names.
+func (s *TokenSource) stop() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.asked) > 0 {
+		return false
+	}
+	s.started, s.failure = false, nil
+	s.client.forget(s)
+	s.announce()
+	return true
+}
+
+func (c *Client) forget(s *TokenSource) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sources[s.key] == s {
+		delete(c.sources, s.key)
+	}
 }
 
 // run runs f in a goroutine that Close waits for; not at all after Close.

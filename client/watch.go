@@ -15,9 +15,6 @@ import (
 )
 
 const (
-	// How many sources have a stream at most; the others ask before their token
-	// ends. The broker admits 1000 streams on a connection, proxies often fewer.
-	maxStreams = 500
 	// How often the broker is to say that it is there, and after how much silence a
 	// stream is given up.
 	heartbeat = 25 * time.Second
@@ -36,12 +33,11 @@ const (
 )
 
 var (
-	errGivenUp   = errors.New("the stream was silent, or brought no token in time")
-	errNoStream  = errors.New("no stream is to be had")
-	errMute      = status.Error(codes.DeadlineExceeded, "the broker's stream brought nothing")
-	errEnded     = status.Error(codes.Unavailable, "the broker ended the stream")
-	errForbidden = status.Error(codes.Unavailable, "the broker's stream is refused, its tokens are not")
-	errStale     = status.Error(codes.Unavailable, "the broker answers with the token that was rejected")
+	errGivenUp  = errors.New("the stream was silent, or brought no token in time")
+	errNoStream = errors.New("no stream is to be had")
+	errMute     = status.Error(codes.DeadlineExceeded, "the broker's stream brought nothing")
+	errEnded    = status.Error(codes.Unavailable, "the broker ended the stream")
+	errStale    = status.Error(codes.Unavailable, "the broker answers with the token that was rejected")
 )
 
 // owner is the one goroutine that keeps a source's token fresh. It asks for a
@@ -55,17 +51,19 @@ type owner struct {
 	since    time.Time // when the first of them did; zero: there is none since the last token
 }
 
-// own is the owner's life.
+// own is the owner's life. It ends when nobody asks any more.
 func (s *TokenSource) own() {
 	o := &owner{TokenSource: s, wanted: time.Now()}
 	for s.client.ctx.Err() == nil {
-		if o.idle() {
-			o.park()
-			continue
+		if o.idle() && s.stop() {
+			return
 		}
-		began := time.Now()
+		began, reconnected := time.Now(), s.client.reconnected()
 		err := o.round()
-		o.rest(o.next(began, err))
+		if !outOfReach(err) {
+			reconnected = nil
+		}
+		o.rest(o.next(began, err), reconnected)
 	}
 	s.fail(errClosed, true)
 }
@@ -81,11 +79,11 @@ func (o *owner) round() error {
 	if !revoked(err) {
 		return err
 	}
-	// GetToken decides: it may be the stream alone that a proxy or a mesh refuses.
+	// GetToken decides: it may be the stream alone that the caller may not have.
 	if err := o.get(); err != nil {
 		return err
 	}
-	return errForbidden
+	return errNoStream
 }
 
 // next returns when to try again after a turn that began at began.
@@ -133,15 +131,22 @@ func (o *owner) pause(err error) time.Duration {
 	return pause + min(after, heldMax)
 }
 
-// rest returns at until, or before if another token came from Replace, or at the
-// end of the client.
-func (o *owner) rest(until time.Time) {
+// rest returns at until, or before if another token came from Replace, or soon
+// after the connection is there again, or at the end of the client.
+func (o *owner) rest(until time.Time, reconnected <-chan struct{}) {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-	case <-o.replaced:
-	case <-o.client.ctx.Done():
+	for {
+		select {
+		case <-timer.C:
+		case <-reconnected:
+			reconnected = nil
+			timer.Reset(min(rand.N(minPause), time.Until(until))) // Not all sources at once.
+			continue
+		case <-o.replaced:
+		case <-o.client.ctx.Done():
+		}
+		return
 	}
 }
 
@@ -174,18 +179,6 @@ func (o *owner) noteUse(h *held) {
 	}
 }
 
-// park waits until somebody asks, who then waits for a new attempt.
-func (o *owner) park() {
-	o.mu.Lock()
-	o.failure = nil
-	o.mu.Unlock()
-	select {
-	case <-o.asked:
-		o.noteUse(o.held.Load())
-	case <-o.client.ctx.Done():
-	}
-}
-
 // get asks for a token.
 func (o *owner) get() error {
 	ctx, cancel := context.WithTimeout(o.client.ctx, answerWait)
@@ -209,16 +202,16 @@ func (o *owner) take(t *pb.Token) error {
 // watch takes what a stream brings. It returns nil when the stream was given up:
 // it was silent, the token is due, or nobody needs it.
 func (o *owner) watch() error {
-	if !o.client.claimStream() {
+	if !o.client.room.enter() {
 		return errNoStream
 	}
-	defer o.client.releaseStream()
+	defer o.client.room.leave()
 	ctx, giveUp := context.WithCancelCause(o.client.ctx)
 	defer giveUp(nil)
 	watchdog := time.AfterFunc(answerWait, func() { giveUp(errGivenUp) })
 	defer watchdog.Stop()
 
-	stream, err := o.client.tokens.WatchToken(ctx, &pb.WatchTokenRequest{
+	stream, err := o.client.streams.WatchToken(ctx, &pb.WatchTokenRequest{
 		Tenant: o.tenant, Scopes: o.scopes, HeartbeatInterval: durationpb.New(heartbeat),
 	})
 	heard := false
@@ -241,6 +234,7 @@ func (o *owner) watch() error {
 	case givenUp && heard:
 		return nil
 	case givenUp:
+		o.client.room.full() // Perhaps.
 		return errMute
 	case errors.Is(err, io.EOF):
 		return errEnded
@@ -248,21 +242,4 @@ func (o *owner) watch() error {
 		return errNoStream // A broker or a proxy that does not know streams.
 	}
 	return err
-}
-
-// claimStream says whether one more source may have a stream.
-func (c *Client) claimStream() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.streams >= maxStreams {
-		return false
-	}
-	c.streams++
-	return true
-}
-
-func (c *Client) releaseStream() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.streams--
 }

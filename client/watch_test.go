@@ -195,7 +195,7 @@ func TestStreamThatAloneIsForbidden(t *testing.T) {
 					}
 					time.Sleep(minute)
 				}
-				if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets > 24*20 || watches > 24*20 {
+				if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets > 24*22 || watches > 24*22 {
 					t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 				}
 			})
@@ -287,7 +287,7 @@ func (h *house) useForADay(t *testing.T) {
 		}
 		time.Sleep(minute)
 	}
-	if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets > 40 || watches < 24*5 || watches > 24*20 {
+	if gets, watches := h.count("GetToken"), h.count("WatchToken"); gets > 40 || watches < 24*5 || watches > 24*22 {
 		t.Errorf("%d GetToken, %d WatchToken", gets, watches)
 	}
 }

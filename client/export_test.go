@@ -9,11 +9,8 @@ import (
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
-// NewForTest makes a client of a connection.
-func NewForTest(conn *grpc.ClientConn) *Client {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &Client{conn: conn, tokens: pb.NewTokenServiceClient(conn), ctx: ctx, cancel: cancel}
-}
+// NewForTest makes a client of a connection, and one for streams.
+func NewForTest(conn, streamConn *grpc.ClientConn) *Client { return newClient(conn, streamConn, nil) }
 
 // GetToken makes the call, past the sources.
 func (c *Client) GetToken(ctx context.Context) (*pb.Token, error) {
