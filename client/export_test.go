@@ -27,3 +27,10 @@ func (c *Client) Run(f func(ctx context.Context)) {
 func RoundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.Response, error) {
 	return roundTrip(source, base, req)
 }
+
+// Sources counts the sources that the client remembers.
+func (c *Client) Sources() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sources)
+}

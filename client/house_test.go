@@ -203,6 +203,7 @@ type house struct {
 	acme   *client.TokenSource
 
 	server   *grpc.Server // nil: the replica is down
+	options  []grpc.ServerOption
 	doorLock sync.Mutex
 	door     *bufconn.Listener
 }
@@ -216,6 +217,7 @@ func newHouse(t testing.TB, life time.Duration) *house {
 	connect := func() *grpc.ClientConn {
 		conn, err := grpc.NewClient("passthrough:///broker",
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 			grpc.WithConnectParams(grpc.ConnectParams{Backoff: pause, MinConnectTimeout: 5 * time.Second}),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
 				h.doorLock.Lock()
@@ -242,7 +244,7 @@ func newHouse(t testing.TB, life time.Duration) *house {
 // up starts the replica.
 func (h *house) up() {
 	door := bufconn.Listen(1 << 16)
-	server := grpc.NewServer()
+	server := grpc.NewServer(h.options...)
 	pb.RegisterTokenServiceServer(server, h.fake)
 	go func() { _ = server.Serve(door) }() // Ends with Stop.
 	h.server = server

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -36,7 +37,7 @@ func TestOutageLongerThanATokenLives(t *testing.T) {
 		h.wantError(t, codes.Unavailable)
 
 		h.up()
-		h.later(11 * time.Second) // A pause of the connection's and one of the source's.
+		h.later(6500 * time.Millisecond) // A pause of the connection's, with its jitter.
 		h.mu.Lock()
 		_, _, _ = h.token() // The replica's own is due too.
 		number := h.number
@@ -195,5 +196,28 @@ func TestWhatIsHeldIsDroppedOrKept(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// What stands between the client and the broker speaks for neither.
+func TestWhatAProxyRefusesDropsNoToken(t *testing.T) {
+	for _, code := range []codes.Code{codes.PermissionDenied, codes.NotFound, codes.FailedPrecondition, codes.Unauthenticated} {
+		t.Run(code.String(), func(t *testing.T) {
+			inBubble(t, time.Hour, func(t *testing.T, h *house) {
+				h.want(t, 1)
+				foreign, err := status.New(code, "access denied").WithDetails(&errdetails.ErrorInfo{Reason: "NOT_ALLOWED", Domain: "mesh"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, refused := range []error{status.Error(code, "access denied"), foreign.Err()} {
+					h.change(func(r *fake) { r.getErr, r.watchErr = refused, refused })
+					h.later(10 * minute)
+					h.want(t, 1)
+					if reason := client.Reason(refused); reason != "" {
+						t.Errorf("reason %s of somebody else", reason)
+					}
+				}
+			})
+		})
 	}
 }

@@ -2,9 +2,14 @@ package client_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"smokeball.internal/tokenbroker/client"
 )
@@ -175,4 +180,87 @@ func TestCloseEndsEverything(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A proxy may admit fewer streams than the broker, and let others wait without a
+// word. Calls do not wait behind them, and whoever has no stream has tokens too.
+func TestCallsDoNotWaitBehindStreams(t *testing.T) {
+	inBubble(t, time.Hour, func(t *testing.T, h *house) {
+		h.down()
+		h.options = []grpc.ServerOption{grpc.MaxConcurrentStreams(100)}
+		h.up()
+		const sources = 150
+		source := func(n int) *client.TokenSource { return h.client.TokenSource(fmt.Sprint("firm-", n)) }
+		all := func() {
+			t.Helper()
+			for n := range sources {
+				began := time.Now()
+				if _, err := source(n).Token(); err != nil || time.Since(began) > 2*time.Second {
+					t.Fatalf("%d after %v: %v", n, time.Since(began), err)
+				}
+			}
+		}
+		for range 3 * 60 {
+			all()
+			time.Sleep(minute)
+		}
+		if n := h.streams(); n != 100 {
+			t.Errorf("%d streams are open", n)
+		}
+		if gets := h.count("GetToken"); gets > 3*2*sources {
+			t.Errorf("%d GetToken in three hours", gets)
+		}
+		tok, err := source(1).Get(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := source(1).Replace(t.Context(), tok.ID); err != nil {
+			t.Errorf("Replace: %v", err)
+		}
+	})
+}
+
+// A caller that may get tokens and not watch them is not refused all day long.
+func TestAStreamThatIsNotAllowedIsAskedForOncePerToken(t *testing.T) {
+	inBubble(t, time.Hour, func(t *testing.T, h *house) {
+		h.change(func(r *fake) { r.watchErr = refusal(codes.PermissionDenied, "NOT_ALLOWED", 0) })
+		for range 24 * 60 {
+			if _, err := h.acme.Token(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(minute)
+		}
+		if n := h.count("WatchToken"); n > 32 {
+			t.Errorf("%d WatchToken in a day", n)
+		}
+	})
+}
+
+// There are as many tenants as there are names, and nobody closes a source.
+func TestSourcesThatNobodyAsksAnyMoreLeaveNothing(t *testing.T) {
+	inBubble(t, time.Hour, func(t *testing.T, h *house) {
+		h.want(t, 1)
+		before := runtime.NumGoroutine()
+		h.change(func(r *fake) { r.getErr = refusal(codes.NotFound, "TENANT_NOT_FOUND", 0) })
+		for n := range 1000 {
+			if _, err := h.client.TokenSource(fmt.Sprint("no-such-", n)).Token(); status.Code(err) != codes.NotFound {
+				t.Fatal(err)
+			}
+		}
+		h.later(10 * minute)
+		if got := runtime.NumGoroutine(); got > before+20 {
+			t.Errorf("%d goroutines before, %d after", before, got)
+		}
+		if n := h.client.Sources(); n > 1 {
+			t.Errorf("%d sources are remembered", n)
+		}
+		// And whoever kept one can use it again.
+		kept := h.client.TokenSource("kept")
+		_, _ = kept.Token()
+		h.later(10 * minute)
+		h.change(func(r *fake) { r.getErr = nil })
+		if _, err := kept.Token(); err != nil {
+			t.Error(err)
+		}
+	})
 }

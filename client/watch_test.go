@@ -152,10 +152,10 @@ func TestWithoutStreamsTokensAreAskedFor(t *testing.T) {
 		watches int // most in a day
 	}{
 		"unimplemented": {status.Error(codes.Unimplemented, "unknown method"), 32},
-		"refused":       {refusal(codes.ResourceExhausted, "CALLER_TOO_FAST", 0), 24 * 20},
-		"broken":        {status.Error(codes.Unavailable, "broken"), 24 * 20},
-		"ended":         {io.EOF, 24 * 20},
-		"unknown":       {status.Error(codes.Unknown, "a proxy's page"), 24 * 20},
+		"refused":       {refusal(codes.ResourceExhausted, "CALLER_TOO_FAST", 0), 24 * 22},
+		"broken":        {status.Error(codes.Unavailable, "broken"), 24 * 22},
+		"ended":         {io.EOF, 24 * 22},
+		"unknown":       {status.Error(codes.Unknown, "a proxy's page"), 24 * 22},
 	} {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, time.Hour, func(t *testing.T, h *house) {
