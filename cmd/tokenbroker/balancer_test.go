@@ -140,7 +140,18 @@ func (f *behind) allAnswer() {
 	for n, p := range f.replicas {
 		before[n] = p.answered()
 	}
+	var fresh []*grpc.ClientConn
+	defer func() {
+		for _, conn := range fresh {
+			_ = conn.Close()
+		}
+	}()
 	until(f.t, "answering on all replicas", func() bool {
+		if f.passes { // Who comes anew goes where there are fewest connections, and streams hold some.
+			conn := f.client("client-new")
+			fresh = append(fresh, conn)
+			_, _ = get(soon(f.t), conn, "firm-0")
+		}
 		for n, p := range f.replicas {
 			if p.answered() == before[n] {
 				return false

@@ -230,10 +230,12 @@ func readShipped(t testing.TB, name string) string {
 	return string(content)
 }
 
-// retrying is how clients should be configured: what a replica cannot answer is
-// asked again.
+// retrying is how docs/balancing.md says that clients should be configured: what a
+// replica cannot answer is asked again, and calls wait for a connection that is lost
+// to come back.
 const retrying = `{"methodConfig": [{
 	"name": [{"service": "tokenbroker.v1.TokenService"}],
+	"waitForReady": true,
 	"retryPolicy": {"maxAttempts": 4, "initialBackoff": "0.05s", "maxBackoff": "1s", "backoffMultiplier": 2, "retryableStatusCodes": ["UNAVAILABLE"]}
 }]}`
 
