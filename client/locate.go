@@ -9,8 +9,9 @@ import (
 	"strings"
 )
 
-// locate returns where a request goes, and whether that is the tenant's API.
-func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, err error) {
+// locate returns where a request goes, and whether the token goes with it: to the
+// tenant's API, unless somebody else has sent it there.
+func locate(req *http.Request, apiBaseURL string) (target *url.URL, authorized bool, err error) {
 	base, err := parseBase(apiBaseURL)
 	if err != nil {
 		return nil, false, err
@@ -22,7 +23,7 @@ func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, 
 		return nil, false, errors.New("the request's URL is opaque, and names no host")
 	case asked.Scheme == "" && asked.Host == "":
 		target, err = below(base, asked)
-		return target, true, err
+		return target, !strayed(req, base), err
 	case asked.Scheme == "" || asked.Host == "":
 		return nil, false, errors.New("the request's URL must have a scheme and a host, or neither")
 	case !sameOrigin(asked, base):
@@ -31,8 +32,20 @@ func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, 
 		// The host as the broker says it: nobody has to think about other spellings.
 		target := *asked
 		target.Scheme, target.Host, target.User = base.Scheme, base.Host, nil
-		return &target, true, nil
+		return &target, !strayed(req, base), nil
 	}
+}
+
+// strayed says whether one of the redirects that led to req was not the API's own. Who
+// is asked without the token could otherwise choose what is done with it: a redirect may
+// keep the method and the body, and names the path. Where it cannot be told, it is so.
+func strayed(req *http.Request, base *url.URL) bool {
+	for before := req.Response; before != nil; before = before.Request.Response {
+		if before.Request == nil || before.Request.URL == nil || !sameOrigin(before.Request.URL, base) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseBase parses Token.APIBaseURL, which must be one that a token may be sent to.

@@ -175,7 +175,11 @@ func TestRedirects(t *testing.T) {
 		"to a path beside": {map[string]string{apiAddress + "/ACCOUNT/file": "files/1", apiAddress + "/ACCOUNT/files/1": "2", apiAddress + "/ACCOUNT/files/2": "../end"},
 			[]string{apiAddress + "/ACCOUNT/file token", apiAddress + "/ACCOUNT/files/1 token", apiAddress + "/ACCOUNT/files/2 token", apiAddress + "/ACCOUNT/end token"}},
 		"away, on, and back": {map[string]string{apiAddress + "/ACCOUNT/file": storage + "/file", storageAddress + "/file": "/end", storageAddress + "/end": api + "/back"},
-			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", storageAddress + "/end", apiAddress + "/back token"}},
+			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", storageAddress + "/end", apiAddress + "/back"}},
+		"away, back, and on": {map[string]string{apiAddress + "/ACCOUNT/file": storage + "/file", storageAddress + "/file": api + "/back", apiAddress + "/back": "/end"},
+			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", apiAddress + "/back", apiAddress + "/end"}},
+		"to http, and back": {map[string]string{apiAddress + "/ACCOUNT/file": "http://api.smokeball.com/file", "api.smokeball.com:80/file": api + "/back"},
+			[]string{apiAddress + "/ACCOUNT/file token", "api.smokeball.com:80/file", apiAddress + "/back"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -218,5 +222,57 @@ func TestRedirects(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Who is asked without a token cannot choose what is done with it.
+func TestStrangerWhoRedirectsToTheAPI(t *testing.T) {
+	t.Parallel()
+	w, s := newWeb(t), newSource("first", "second")
+	site := w.serve(apiAddress, answers(http.StatusUnauthorized))
+	w.serve(storageAddress, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Location", api+"/ACCOUNT/matters/1")
+		rw.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	req := request(t, http.MethodDelete, storage+"/file", nil)
+	req.Header.Set("X-Api-Key", "mine")
+	resp, err := (&http.Client{Transport: transport{s, w.base}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(t, resp)
+	if got := site.one(t); got.authorization != "" || len(got.apiKey) != 0 {
+		t.Errorf("%s %s had %q and %q", got.method, got.uri, got.authorization, got.apiKey)
+	}
+	if resp.StatusCode != http.StatusUnauthorized || len(s.replacements()) != 0 {
+		t.Errorf("after its %d, %q was replaced", resp.StatusCode, s.replacements())
+	}
+}
+
+// A redirect of which nobody can tell where it came from is as one from a stranger.
+func TestRedirectFromNowhere(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]*http.Response{
+		"no request":      {},
+		"no URL":          {Request: &http.Request{}},
+		"a URL, no host":  {Request: &http.Request{URL: &url.URL{Path: "/file"}}},
+		"a URL elsewhere": {Request: request(t, http.MethodGet, storage+"/file", nil)},
+	} {
+		for _, to := range []string{"/matters", account + "/matters"} {
+			t.Run(name+", to "+to, func(t *testing.T) {
+				w := newWeb(t)
+				site := w.serve(apiAddress, nil)
+				req := request(t, http.MethodGet, to, nil)
+				req.Response = before
+				resp, err := transport{newSource("first"), w.base}.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read(t, resp)
+				if got := site.one(t); got.authorization != "" || len(got.apiKey) != 0 {
+					t.Errorf("it had %q and %q", got.authorization, got.apiKey)
+				}
+			})
+		}
 	}
 }

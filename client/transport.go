@@ -23,7 +23,8 @@ import (
 // what the caller has set there.
 //
 // A request to any other origin, for example after a redirect to a file store, goes
-// without these two headers, the caller's own too.
+// without these two headers, the caller's own too. So does one to the API that another
+// origin has redirected there: it would say what is done in the tenant's name.
 //
 // When Smokeball answers 401, another token is asked for (TokenSource.Replace), and
 // with that the request is repeated once, if it has no body or one that can be had
