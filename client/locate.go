@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 )
 
@@ -76,11 +75,16 @@ func redirected(req *http.Request) *url.URL {
 	return req.URL
 }
 
-// below returns the URL of a path below the base.
+// below returns the URL of a path below the base. What some server on the way might take
+// for a way out of it is refused: some take a backslash for a slash, and some ignore the
+// parameters behind a ";".
 func below(base, asked *url.URL) (*url.URL, error) {
+	if strings.Contains(asked.Path, `\`) {
+		return nil, errors.New("the request's path has a backslash, which could lead out of the account")
+	}
 	for segment := range strings.SplitSeq(asked.Path, "/") {
-		if slices.Contains([]string{".", ".."}, segment) {
-			return nil, fmt.Errorf("the request's path has a segment %q, which could lead out of the account", segment)
+		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+			return nil, fmt.Errorf("the request's path has a segment %q, which could lead out of the account", name)
 		}
 	}
 	target := *base

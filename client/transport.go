@@ -17,8 +17,8 @@ import (
 //
 // A request whose URL has no scheme and no host goes to the tenant's API, below
 // Token.APIBaseURL: "/matters?limit=1" to https://api.smokeball.com/ACCOUNT/matters?limit=1,
-// for example. One whose path has "." or ".." in it is refused, since it could lead
-// out of the account. A request to the API's origin (scheme, host and port) keeps its
+// for example. One whose path has a segment "." or "..", or a backslash, is refused,
+// encoded or not, since it could lead out of the account. A request to the API's origin (scheme, host and port) keeps its
 // path. Both get the headers Authorization and, if the tenant has one, x-api-key, in place of
 // what the caller has set there.
 //
