@@ -68,11 +68,14 @@ type Client struct {
 //
 // New does not wait for the broker. It reads the files that the options name, and
 // fails if one of them cannot be used. ctx bounds this, and the wait for the first
-// identity of WithSPIFFE; the client does not end with it, but with Close.
+// identity of WithSPIFFE; the client does not end with it, but with Close. An option
+// that is nil changes nothing.
 func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	var o options
 	for _, option := range opts {
-		option(&o)
+		if option != nil {
+			option(&o)
+		}
 	}
 	way, err := o.channel()
 	if err != nil {
