@@ -21,13 +21,18 @@ import (
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
-// serviceConfig has calls spread over the replicas that say they are serving. A
-// call fails rather than waits while none does: what is held in memory is served
-// meanwhile.
-const serviceConfig = `{
+// The service config has calls spread over the replicas; with healthConfig over those
+// that say they are serving. A call fails rather than waits while none does: what is held
+// in memory is served meanwhile.
+const (
+	serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}]
+}`
+	healthConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"healthCheckConfig": {"serviceName": "tokenbroker.v1.TokenService"}
 }`
+)
 
 const (
 	// How often a peer is asked whether it is there, when nothing else was heard of it.
@@ -89,7 +94,7 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dial := append(dialOptions(), secured...)
+	dial := append(dialOptions(o.serviceConfig()), secured...)
 	if o.telemetry {
 		dial = append(dial, telemetry())
 	}
@@ -105,10 +110,10 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
-func dialOptions() []grpc.DialOption {
+func dialOptions(config string) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithUserAgent("tokenbroker-client"),
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultServiceConfig(config),
 		grpc.WithDisableServiceConfig(), // What DNS has to say about it is not asked for.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{
