@@ -22,13 +22,18 @@ import (
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
-// serviceConfig has calls spread over the replicas that say they are serving. A
-// call fails rather than waits while none does: what is held in memory is served
-// meanwhile.
-const serviceConfig = `{
+// The service config has calls spread over the replicas; with healthConfig over those
+// that say they are serving. A call fails rather than waits while none does: what is held
+// in memory is served meanwhile.
+const (
+	serviceConfig = `{
+	"loadBalancingConfig": [{"round_robin": {}}]
+}`
+	healthConfig = `{
 	"loadBalancingConfig": [{"round_robin": {}}],
 	"healthCheckConfig": {"serviceName": "tokenbroker.v1.TokenService"}
 }`
+)
 
 const (
 	// How often a peer is asked whether it is there, when nothing else was heard of it.
@@ -74,11 +79,14 @@ type Client struct {
 //
 // New does not wait for the broker. It reads the files that the options name, and
 // fails if one of them cannot be used. ctx bounds this, and the wait for the first
-// identity of WithSPIFFE; the client does not end with it, but with Close.
+// identity of WithSPIFFE; the client does not end with it, but with Close. An option
+// that is nil changes nothing.
 func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	var o options
 	for _, option := range opts {
-		option(&o)
+		if option != nil {
+			option(&o)
+		}
 	}
 	way, err := o.channel()
 	if err != nil {
@@ -92,7 +100,7 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	dial := append(dialOptions(), secured...)
+	dial := append(dialOptions(o.serviceConfig()), secured...)
 	if o.telemetry {
 		dial = append(dial, telemetry())
 	}
@@ -140,10 +148,10 @@ func (c *Client) reconnected() <-chan struct{} {
 	return c.connected
 }
 
-func dialOptions() []grpc.DialOption {
+func dialOptions(config string) []grpc.DialOption {
 	return []grpc.DialOption{
 		grpc.WithUserAgent("tokenbroker-client"),
-		grpc.WithDefaultServiceConfig(serviceConfig),
+		grpc.WithDefaultServiceConfig(config),
 		grpc.WithDisableServiceConfig(), // What DNS has to say about it is not asked for.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: pingInterval, Timeout: pingTimeout, PermitWithoutStream: true}),
 		grpc.WithConnectParams(grpc.ConnectParams{

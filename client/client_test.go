@@ -106,6 +106,13 @@ func TestWhatCannotWorkIsAnErrorOfNew(t *testing.T) {
 	}
 }
 
+// An option that is there on a condition is often nil without it.
+func TestNoOptionIsNoOption(t *testing.T) {
+	t.Parallel()
+	r := newStandIn()
+	wantToken(t, newClient(t, r.listen(t, nil), nil, client.WithInsecure(), nil))
+}
+
 func TestNewDoesNotWaitForTheBroker(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

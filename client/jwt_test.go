@@ -1,14 +1,20 @@
 package client_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	"smokeball.internal/tokenbroker/client"
 	"smokeball.internal/tokenbroker/internal/access/accesstest"
@@ -54,6 +60,44 @@ func TestTokenInPlainTextOnThisMachine(t *testing.T) {
 	if got := r.last(t, "authorization"); got != "Bearer first" {
 		t.Errorf("the call had the authorization %q", got)
 	}
+}
+
+// The broker refuses the token, for the health of a replica as for everything else: the
+// caller hears that, and not that there is no replica. With another token calls go at once.
+func TestTokenThatTheBrokerRefuses(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		n, r := &network{}, newStandIn()
+		refuse := func(ctx context.Context) error {
+			header, _ := metadata.FromIncomingContext(ctx)
+			if !slices.Equal(header.Get("authorization"), []string{"Bearer good"}) {
+				return status.Error(codes.Unauthenticated, "refused")
+			}
+			return nil
+		}
+		r.answers(refuse)
+		n.join(t, "localhost:1", r, grpc.StreamInterceptor(func(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+			if err := refuse(stream.Context()); err != nil {
+				return err
+			}
+			return handler(srv, stream)
+		}))
+		path := write(t, filepath.Join(t.TempDir(), "token"), []byte("expired"))
+		c := n.client(t, client.WithJWTFile(path))
+		for range 3 {
+			began := time.Now()
+			if said := wantCode(t, c, codes.Unauthenticated); !strings.Contains(said, "refused") || time.Since(began) > 0 {
+				t.Errorf("after %v: %s", time.Since(began), said)
+			}
+			time.Sleep(10 * time.Minute)
+		}
+		write(t, path, []byte("good"))
+		began := time.Now()
+		wantToken(t, c)
+		if took := time.Since(began); took > 0 || n.dialed() != 1 {
+			t.Errorf("with another token it took %v, and %d connections", took, n.dialed())
+		}
+	})
 }
 
 // Whatever the caller's own options make of the connection, the token does not go

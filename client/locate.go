@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 )
 
-// locate returns where a request goes, and whether that is the tenant's API.
-func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, err error) {
+// locate returns where a request goes, and whether the token goes with it: to the
+// tenant's API, unless somebody else has sent it there.
+func locate(req *http.Request, apiBaseURL string) (target *url.URL, authorized bool, err error) {
 	base, err := parseBase(apiBaseURL)
 	if err != nil {
 		return nil, false, err
@@ -22,7 +22,7 @@ func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, 
 		return nil, false, errors.New("the request's URL is opaque, and names no host")
 	case asked.Scheme == "" && asked.Host == "":
 		target, err = below(base, asked)
-		return target, true, err
+		return target, !strayed(req, base), err
 	case asked.Scheme == "" || asked.Host == "":
 		return nil, false, errors.New("the request's URL must have a scheme and a host, or neither")
 	case !sameOrigin(asked, base):
@@ -31,8 +31,20 @@ func locate(req *http.Request, apiBaseURL string) (target *url.URL, isAPI bool, 
 		// The host as the broker says it: nobody has to think about other spellings.
 		target := *asked
 		target.Scheme, target.Host, target.User = base.Scheme, base.Host, nil
-		return &target, true, nil
+		return &target, !strayed(req, base), nil
 	}
+}
+
+// strayed says whether one of the redirects that led to req was not the API's own. Who
+// is asked without the token could otherwise choose what is done with it: a redirect may
+// keep the method and the body, and names the path. Where it cannot be told, it is so.
+func strayed(req *http.Request, base *url.URL) bool {
+	for before := req.Response; before != nil; before = before.Request.Response {
+		if before.Request == nil || before.Request.URL == nil || !sameOrigin(before.Request.URL, base) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseBase parses Token.APIBaseURL, which must be one that a token may be sent to.
@@ -63,11 +75,16 @@ func redirected(req *http.Request) *url.URL {
 	return req.URL
 }
 
-// below returns the URL of a path below the base.
+// below returns the URL of a path below the base. What some server on the way might take
+// for a way out of it is refused: some take a backslash for a slash, and some ignore the
+// parameters behind a ";".
 func below(base, asked *url.URL) (*url.URL, error) {
+	if strings.Contains(asked.Path, `\`) {
+		return nil, errors.New("the request's path has a backslash, which could lead out of the account")
+	}
 	for segment := range strings.SplitSeq(asked.Path, "/") {
-		if slices.Contains([]string{".", ".."}, segment) {
-			return nil, fmt.Errorf("the request's path has a segment %q, which could lead out of the account", segment)
+		if name, _, _ := strings.Cut(segment, ";"); name == "." || name == ".." {
+			return nil, fmt.Errorf("the request's path has a segment %q, which could lead out of the account", name)
 		}
 	}
 	target := *base

@@ -22,6 +22,7 @@ func TestWhereARequestGoes(t *testing.T) {
 		{account, "?limit=1", apiAddress, "api.smokeball.com", "/ACCOUNT?limit=1"},
 		{account, "/", apiAddress, "api.smokeball.com", "/ACCOUNT/"},
 		{account, "/a%2Fb/c%20d/..e/f..", apiAddress, "api.smokeball.com", "/ACCOUNT/a%2Fb/c%20d/..e/f.."},
+		{account, "/matters;a=..;b/;", apiAddress, "api.smokeball.com", "/ACCOUNT/matters;a=..;b/;"},
 		{account + "/", "/matters#here", apiAddress, "api.smokeball.com", "/ACCOUNT/matters"},
 		{api, "/matters", apiAddress, "api.smokeball.com", "/matters"},
 		{api + ":8443", "/matters", "api.smokeball.com:8443", "api.smokeball.com:8443", "/matters"},
@@ -110,6 +111,12 @@ func TestRequestsThatCannotBeMade(t *testing.T) {
 		"up, encoded":          {account, parse(t, "/%2e%2e/OTHER"), `segment ".."`},
 		"up, a slash encoded":  {account, parse(t, "/..%2FOTHER"), `segment ".."`},
 		"here":                 {account, &url.URL{Path: "/./matters"}, `segment "."`},
+		"up, a backslash":      {account, &url.URL{Path: `/x/..\..\OTHER`}, "backslash"},
+		"up, one encoded":      {account, parse(t, "/..%5c..%5COTHER"), "backslash"},
+		"a backslash":          {account, parse(t, "/matters%5Cfiles"), "backslash"},
+		"up, a parameter":      {account, parse(t, "/..;/OTHER"), `segment ".."`},
+		"up, a parameter set":  {account, parse(t, "/x/..;a=b/..%3B/OTHER"), `segment ".."`},
+		"here, a parameter":    {account, parse(t, "/.%3b/matters"), `segment "."`},
 		"a host, no scheme":    {account, parse(t, "//storage.example/file"), "a scheme and a host, or neither"},
 		"a scheme, no host":    {account, &url.URL{Scheme: "https", Path: "/matters"}, "a scheme and a host, or neither"},
 		"mail":                 {account, parse(t, "mailto:me@storage.example"), "is opaque"},
@@ -175,7 +182,11 @@ func TestRedirects(t *testing.T) {
 		"to a path beside": {map[string]string{apiAddress + "/ACCOUNT/file": "files/1", apiAddress + "/ACCOUNT/files/1": "2", apiAddress + "/ACCOUNT/files/2": "../end"},
 			[]string{apiAddress + "/ACCOUNT/file token", apiAddress + "/ACCOUNT/files/1 token", apiAddress + "/ACCOUNT/files/2 token", apiAddress + "/ACCOUNT/end token"}},
 		"away, on, and back": {map[string]string{apiAddress + "/ACCOUNT/file": storage + "/file", storageAddress + "/file": "/end", storageAddress + "/end": api + "/back"},
-			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", storageAddress + "/end", apiAddress + "/back token"}},
+			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", storageAddress + "/end", apiAddress + "/back"}},
+		"away, back, and on": {map[string]string{apiAddress + "/ACCOUNT/file": storage + "/file", storageAddress + "/file": api + "/back", apiAddress + "/back": "/end"},
+			[]string{apiAddress + "/ACCOUNT/file token", storageAddress + "/file", apiAddress + "/back", apiAddress + "/end"}},
+		"to http, and back": {map[string]string{apiAddress + "/ACCOUNT/file": "http://api.smokeball.com/file", "api.smokeball.com:80/file": api + "/back"},
+			[]string{apiAddress + "/ACCOUNT/file token", "api.smokeball.com:80/file", apiAddress + "/back"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -218,5 +229,57 @@ func TestRedirects(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Who is asked without a token cannot choose what is done with it.
+func TestStrangerWhoRedirectsToTheAPI(t *testing.T) {
+	t.Parallel()
+	w, s := newWeb(t), newSource("first", "second")
+	site := w.serve(apiAddress, answers(http.StatusUnauthorized))
+	w.serve(storageAddress, func(rw http.ResponseWriter, _ *http.Request) {
+		rw.Header().Set("Location", api+"/ACCOUNT/matters/1")
+		rw.WriteHeader(http.StatusTemporaryRedirect)
+	})
+	req := request(t, http.MethodDelete, storage+"/file", nil)
+	req.Header.Set("X-Api-Key", "mine")
+	resp, err := (&http.Client{Transport: transport{s, w.base}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	read(t, resp)
+	if got := site.one(t); got.authorization != "" || len(got.apiKey) != 0 {
+		t.Errorf("%s %s had %q and %q", got.method, got.uri, got.authorization, got.apiKey)
+	}
+	if resp.StatusCode != http.StatusUnauthorized || len(s.replacements()) != 0 {
+		t.Errorf("after its %d, %q was replaced", resp.StatusCode, s.replacements())
+	}
+}
+
+// A redirect of which nobody can tell where it came from is as one from a stranger.
+func TestRedirectFromNowhere(t *testing.T) {
+	t.Parallel()
+	for name, before := range map[string]*http.Response{
+		"no request":      {},
+		"no URL":          {Request: &http.Request{}},
+		"a URL, no host":  {Request: &http.Request{URL: &url.URL{Path: "/file"}}},
+		"a URL elsewhere": {Request: request(t, http.MethodGet, storage+"/file", nil)},
+	} {
+		for _, to := range []string{"/matters", account + "/matters"} {
+			t.Run(name+", to "+to, func(t *testing.T) {
+				w := newWeb(t)
+				site := w.serve(apiAddress, nil)
+				req := request(t, http.MethodGet, to, nil)
+				req.Response = before
+				resp, err := transport{newSource("first"), w.base}.RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read(t, resp)
+				if got := site.one(t); got.authorization != "" || len(got.apiKey) != 0 {
+					t.Errorf("it had %q and %q", got.authorization, got.apiKey)
+				}
+			})
+		}
 	}
 }

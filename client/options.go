@@ -103,6 +103,11 @@ func WithInsecure() Option {
 // token is ignored. The token is sent over TLS only, or over WithInsecure, which
 // does not leave the machine.
 //
+// Replicas are not asked for their health then, and calls go to all that are connected. A
+// broker that refuses the token, because it has expired or the issuer's keys are new, would
+// refuse it there too: callers get that as UNAUTHENTICATED, and the next call with another
+// token is good.
+//
 // It does not go with WithMTLS and WithSPIFFE, which say who the client is
 // themselves.
 func WithJWTFile(path string) Option {
@@ -141,6 +146,18 @@ func (o *options) channel() (channel, error) {
 		return channel{}, fmt.Errorf("%s and WithJWTFile are two ways to say who the client is: use one", c.option)
 	}
 	return c, nil
+}
+
+// serviceConfig returns what gRPC does with the replicas. Asking them for their health is a
+// call that carries the JSON web token like all others. To gRPC a replica that refuses it
+// is one that is not serving: callers would hear UNAVAILABLE, and gRPC would ask again
+// after pauses of up to two minutes, whatever is in the file by then. Behind a proxy, where
+// such tokens are at home, the answer says nothing about a replica anyway.
+func (o *options) serviceConfig() string {
+	if len(o.jwtFiles) > 0 {
+		return serviceConfig
+	}
+	return healthConfig
 }
 
 // credentials returns the options for how the connection is secured and who the

@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -24,8 +23,8 @@ const (
 	longestPause = 5 * time.Second
 )
 
-// retry is a grpc.UnaryClientInterceptor that repeats calls which failed with
-// UNAVAILABLE: any method may be repeated, since RefreshToken names what it
+// retry is a grpc.UnaryClientInterceptor that repeats calls which failed in a way that
+// passes (passing): any method may be repeated, since RefreshToken names what it
 // replaces. It never repeats one sooner than the RetryInfo of its error says, which
 // gRPC's own retries do not read. What cannot be waited for, since it is too long or
 // past the call's deadline, is not: the error is returned at once.
@@ -38,10 +37,11 @@ func retry(ctx context.Context, method string, req, reply any, conn *grpc.Client
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		err := invoke(ctx, method, req, reply, conn, opts...)
-		if attempt == maxAttempts || status.Code(err) != codes.Unavailable {
+		if attempt == maxAttempts || !passing(err) {
 			return err
 		}
-		wait := min(retryDelay(err), 2*longestPause) + jittered(pause) // It may say centuries.
+		asked, _ := retryAfter(err)
+		wait := min(asked, 2*longestPause) + jittered(pause) // It may ask for centuries.
 		if deadline, _ := ctx.Deadline(); wait > longestPause || time.Until(deadline) <= wait {
 			return err
 		}
@@ -54,14 +54,22 @@ func retry(ctx context.Context, method string, req, reply any, conn *grpc.Client
 	}
 }
 
-// retryDelay returns what the RetryInfo of a status says, 0 without one.
-func retryDelay(err error) time.Duration {
-	for _, detail := range status.Convert(err).Details() {
-		if info, ok := detail.(*errdetails.RetryInfo); ok {
-			return max(0, info.GetRetryDelay().AsDuration())
-		}
+// passing says whether another attempt may have another end, a little later or at another
+// replica.
+func passing(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable:
+		return true
+	case codes.Internal:
+		// The broker's own errors have details, if only a RequestInfo. One without is of a
+		// balancer that has lost its replica, and resets the stream.
+		return len(status.Convert(err).Details()) == 0
+	case codes.ResourceExhausted:
+		// The call was refused before it was read. Without a time to wait, more calls would only make it worse.
+		_, ok := retryAfter(err)
+		return ok && Reason(err) == "CALLER_TOO_FAST"
 	}
-	return 0
+	return false
 }
 
 // jittered returns d and up to half as much, so that those who failed together do

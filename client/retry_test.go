@@ -43,11 +43,19 @@ func (r *standIn) fails(n int, err error) {
 }
 
 func unavailable(details ...protoadapt.MessageV1) error {
-	s, err := status.New(codes.Unavailable, "away").WithDetails(details...)
+	return failure(codes.Unavailable, details...)
+}
+
+func failure(code codes.Code, details ...protoadapt.MessageV1) error {
+	s, err := status.New(code, "away").WithDetails(details...)
 	if err != nil {
 		return err
 	}
 	return s.Err()
+}
+
+func tooFast(details ...protoadapt.MessageV1) error {
+	return failure(codes.ResourceExhausted, append(details, &errdetails.ErrorInfo{Reason: "CALLER_TOO_FAST"})...)
 }
 
 func retryIn(d time.Duration) *errdetails.RetryInfo {
@@ -76,6 +84,12 @@ func TestRetry(t *testing.T) {
 		"with a time in the past":       {1, unavailable(retryIn(-time.Hour)), 0, codes.OK, 2, 50 * time.Millisecond, 75 * time.Millisecond},
 		"with a time past the deadline": {always, unavailable(retryIn(3 * time.Second)), 2 * time.Second, codes.Unavailable, 1, 0, 0},
 		"with little time":              {always, unavailable(), 100 * time.Millisecond, codes.Unavailable, 2, 50 * time.Millisecond, 75 * time.Millisecond},
+		"between here and the broker":   {1, failure(codes.Internal), 0, codes.OK, 2, 50 * time.Millisecond, 75 * time.Millisecond},
+		"there for ever":                {always, failure(codes.Internal), 0, codes.Internal, 4, 1050 * time.Millisecond, 1575 * time.Millisecond},
+		"too fast":                      {1, tooFast(retryIn(20 * time.Millisecond)), 0, codes.OK, 2, 70 * time.Millisecond, 95 * time.Millisecond},
+		"too fast for ever":             {always, tooFast(retryIn(20 * time.Millisecond)), 0, codes.ResourceExhausted, 4, 1110 * time.Millisecond, 1635 * time.Millisecond},
+		"much too fast":                 {always, tooFast(retryIn(6 * time.Second)), time.Hour, codes.ResourceExhausted, 1, 0, 0},
+		"too fast for the deadline":     {always, tooFast(retryIn(3 * time.Second)), 2 * time.Second, codes.ResourceExhausted, 1, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
@@ -102,14 +116,22 @@ func TestRetry(t *testing.T) {
 
 // What another try does not cure is not tried again.
 func TestNoRetry(t *testing.T) {
+	errs := map[string]error{
+		"too fast, for nobody knows how long": tooFast(),
+		"too soon":                            failure(codes.ResourceExhausted, &errdetails.ErrorInfo{Reason: "REFRESH_TOO_SOON"}, retryIn(time.Second)),
+		"exhausted, with a time to wait":      failure(codes.ResourceExhausted, retryIn(time.Second)),
+		"too large":                           failure(codes.ResourceExhausted),
+	}
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
-		if code == codes.Unavailable {
-			continue
+		if code != codes.Unavailable {
+			errs[code.String()] = failure(code, &errdetails.RequestInfo{RequestId: "1"}) // The broker's all have that.
 		}
-		t.Run(code.String(), func(t *testing.T) {
+	}
+	for name, err := range errs {
+		t.Run(name, func(t *testing.T) {
 			bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
-				r.fails(1, status.Error(code, "no"))
-				wantCode(t, c, code)
+				r.fails(1, err)
+				wantCode(t, c, status.Code(err))
 				if r.calls() != 1 {
 					t.Errorf("%d calls", r.calls())
 				}

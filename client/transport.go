@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 )
@@ -17,13 +16,14 @@ import (
 //
 // A request whose URL has no scheme and no host goes to the tenant's API, below
 // Token.APIBaseURL: "/matters?limit=1" to https://api.smokeball.com/ACCOUNT/matters?limit=1,
-// for example. One whose path has "." or ".." in it is refused, since it could lead
-// out of the account. A request to the API's origin (scheme, host and port) keeps its
-// path. Both get the headers Authorization and, if the tenant has one, x-api-key, in place of
-// what the caller has set there.
+// for example. One whose path has a segment "." or "..", or a backslash, is refused,
+// encoded or not, since it could lead out of the account. A request to the API's origin
+// (scheme, host and port) keeps its path. Both get the headers Authorization and, if the
+// tenant has one, x-api-key, in place of what the caller has set there.
 //
 // A request to any other origin, for example after a redirect to a file store, goes
-// without these two headers, the caller's own too.
+// without these two headers, the caller's own too. So does one to the API that another
+// origin has redirected there: it would say what is done in the tenant's name.
 //
 // When Smokeball answers 401, another token is asked for (TokenSource.Replace), and
 // with that the request is repeated once, if it has no body or one that can be had
@@ -78,7 +78,7 @@ func roundTrip(source tokens, base http.RoundTripper, req *http.Request) (*http.
 	if err != nil || !rewind(second) {
 		return resp, nil //nolint:nilerr // As before.
 	}
-	discard(resp.Body)
+	_ = resp.Body.Close() // Unread: it may have no end, and a connection is not worth the wait.
 	return send(base, second, req)
 }
 
@@ -143,13 +143,6 @@ func rewind(req *http.Request) bool {
 	body, err := req.GetBody()
 	req.Body = body
 	return err == nil
-}
-
-// discard closes the body of an answer that nobody reads, and reads what is left of it
-// before, so that its connection can be used again; not more than a connection is worth.
-func discard(body io.ReadCloser) {
-	_, _ = io.CopyN(io.Discard, body, 64<<10)
-	_ = body.Close()
 }
 
 // refuse returns the error of a request that is not sent. As http.RoundTripper

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"smokeball.internal/tokenbroker/internal/tenant"
@@ -49,7 +51,8 @@ type Overrides map[Place]Addresses
 
 // ParseOverride reads "us/production=https://host/path", a place and a URL. The
 // client secret or the tokens are sent there, so plain http is taken for a loopback
-// address only. Its errors do not quote the URL, which may hold a password.
+// address only. The URL has a scheme, a host, a port perhaps, and a path without dot
+// segments. The errors do not quote it, as it may hold a password.
 func ParseOverride(s string) (Place, string, error) {
 	name, address, ok := strings.Cut(s, "=")
 	region, environment, ok2 := strings.Cut(name, "/")
@@ -62,14 +65,27 @@ func ParseOverride(s string) (Place, string, error) {
 		return Place{}, "", fmt.Errorf("%s: not a URL", place)
 	}
 	switch {
-	case u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+	case u.Hostname() == "" || u.User != nil || strings.ContainsAny(address, "?#"): // also an empty query or fragment
 		return Place{}, "", fmt.Errorf("%s: want a URL of scheme, host and path only", place)
+	case !goodPort(u.Port()):
+		return Place{}, "", fmt.Errorf("%s: want a port from 1 to 65535", place)
+	case slices.ContainsFunc(strings.Split(u.Path, "/"), isDots):
+		return Place{}, "", fmt.Errorf(`%s: want a path without a segment "." or ".."`, place)
 	case u.Scheme == "https", u.Scheme == "http" && loopback(u.Hostname()):
 		return place, address, nil
 	default:
 		return Place{}, "", fmt.Errorf("%s: want https (http only to a loopback address)", place)
 	}
 }
+
+// goodPort says whether a URL may have this port; "": it has none.
+func goodPort(port string) bool {
+	n, err := strconv.ParseUint(port, 10, 16)
+	return port == "" || err == nil && n > 0
+}
+
+// isDots says whether a segment of a path leads somewhere else.
+func isDots(segment string) bool { return segment == "." || segment == ".." }
 
 func loopback(host string) bool {
 	ip := net.ParseIP(host)

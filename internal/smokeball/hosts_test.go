@@ -82,6 +82,8 @@ func TestOverrideIsAPlaceAndAURL(t *testing.T) {
 		{"us/staging=http://[::1]:9092/t", "us/staging", "http://[::1]:9092/t"},
 		{"us/staging=http://localhost:9092/t", "us/staging", "http://localhost:9092/t"},
 		{"us/staging=https://auth.example/a=b", "us/staging", "https://auth.example/a=b"},
+		{"us/staging=https://auth.example:65535/.well-known/a..b/...", "us/staging", "https://auth.example:65535/.well-known/a..b/..."},
+		{"us/staging=https://auth.example/a%3Fb%23", "us/staging", "https://auth.example/a%3Fb%23"},
 	} {
 		place, endpoint, err := smokeball.ParseOverride(good.text)
 		if err != nil || place.String() != good.place || endpoint != good.endpoint {
@@ -108,6 +110,17 @@ func TestOverrideIsAPlaceAndAURL(t *testing.T) {
 		{"userinfo on loopback", "us/production=http://planted@127.0.0.1/t", "scheme, host and path"},
 		{"a query", "us/production=https://auth.example/t?planted", "scheme, host and path"},
 		{"a fragment", "us/production=https://auth.example/t#planted", "scheme, host and path"},
+		{"an empty query", "us/production=https://auth.example?", "scheme, host and path"},
+		{"an empty query after a path", "us/production=https://auth.example/t?", "scheme, host and path"},
+		{"an empty fragment", "us/production=https://auth.example/t#", "scheme, host and path"},
+		{"port 0", "us/production=https://auth.example:0", "port"},
+		{"port 0, longer", "us/production=https://auth.example:00/t", "port"},
+		{"port 0 on loopback", "us/production=http://[::1]:0/t", "port"},
+		{"a port that is none", "us/production=https://auth.example:65536/t", "port"},
+		{"up", "us/production=https://auth.example/planted/../t", `"." or ".."`},
+		{"up, at the end", "us/production=https://auth.example/planted/..", `"." or ".."`},
+		{"up, encoded", "us/production=https://auth.example/planted/%2E%2e/t", `"." or ".."`},
+		{"here", "us/production=https://auth.example/./planted", `"." or ".."`},
 		{"http", "us/production=http://auth.example/t", "loopback"},
 		{"http to a private address", "us/production=http://10.0.0.1/t", "loopback"},
 		{"http to every address", "us/production=http://0.0.0.0/t", "loopback"},
