@@ -55,7 +55,7 @@ func failure(code codes.Code, details ...protoadapt.MessageV1) error {
 }
 
 func tooFast(details ...protoadapt.MessageV1) error {
-	return failure(codes.ResourceExhausted, append(details, &errdetails.ErrorInfo{Reason: "CALLER_TOO_FAST"})...)
+	return failure(codes.ResourceExhausted, append(details, &errdetails.ErrorInfo{Reason: "CALLER_TOO_FAST", Domain: "tokenbroker"})...)
 }
 
 func retryIn(d time.Duration) *errdetails.RetryInfo {
@@ -78,7 +78,7 @@ func TestRetry(t *testing.T) {
 		"for ever":                      {always, unavailable(), 0, codes.Unavailable, 4, 1050 * time.Millisecond, 1575 * time.Millisecond},
 		"with a time to wait":           {1, unavailable(retryIn(3 * time.Second)), 0, codes.OK, 2, 3 * time.Second, 3100 * time.Millisecond},
 		"with a time to wait each time": {2, unavailable(retryIn(2 * time.Second)), 0, codes.OK, 3, 4 * time.Second, 4500 * time.Millisecond},
-		"with other details too":        {1, unavailable(&errdetails.ErrorInfo{Reason: "ISSUER_THROTTLED"}, retryIn(time.Second)), 0, codes.OK, 2, time.Second, 1100 * time.Millisecond},
+		"with other details too":        {1, unavailable(&errdetails.ErrorInfo{Reason: "ISSUER_THROTTLED", Domain: "tokenbroker"}, retryIn(time.Second)), 0, codes.OK, 2, time.Second, 1100 * time.Millisecond},
 		"with a longer time":            {always, unavailable(retryIn(time.Minute)), time.Hour, codes.Unavailable, 1, 0, 0},
 		"with an endless time":          {always, unavailable(&errdetails.RetryInfo{RetryDelay: &durationpb.Duration{Seconds: math.MaxInt64}}), 0, codes.Unavailable, 1, 0, 0},
 		"with a time in the past":       {1, unavailable(retryIn(-time.Hour)), 0, codes.OK, 2, 50 * time.Millisecond, 75 * time.Millisecond},
@@ -118,7 +118,7 @@ func TestRetry(t *testing.T) {
 func TestNoRetry(t *testing.T) {
 	errs := map[string]error{
 		"too fast, for nobody knows how long": tooFast(),
-		"too soon":                            failure(codes.ResourceExhausted, &errdetails.ErrorInfo{Reason: "REFRESH_TOO_SOON"}, retryIn(time.Second)),
+		"too soon":                            failure(codes.ResourceExhausted, &errdetails.ErrorInfo{Reason: "REFRESH_TOO_SOON", Domain: "tokenbroker"}, retryIn(time.Second)),
 		"exhausted, with a time to wait":      failure(codes.ResourceExhausted, retryIn(time.Second)),
 		"too large":                           failure(codes.ResourceExhausted),
 	}
@@ -143,7 +143,7 @@ func TestNoRetry(t *testing.T) {
 // The error has in it what the broker said.
 func TestErrorAfterRetries(t *testing.T) {
 	bubble(t, func(t *testing.T, c *client.Client, r *standIn) {
-		r.fails(always, unavailable(&errdetails.ErrorInfo{Reason: "ISSUER_UNAVAILABLE"}))
+		r.fails(always, unavailable(&errdetails.ErrorInfo{Reason: "ISSUER_UNAVAILABLE", Domain: "tokenbroker"}))
 		_, err := call(t, c)
 		details := status.Convert(err).Details()
 		if len(details) != 1 || details[0].(*errdetails.ErrorInfo).GetReason() != "ISSUER_UNAVAILABLE" || !strings.Contains(err.Error(), "away") {
@@ -220,7 +220,9 @@ func TestRetryAtAnotherReplica(t *testing.T) {
 		c := n.clientOf(t, "a", "b")
 		wantToken(t, c)
 		synctest.Wait()
-		a.answers(func(context.Context) error { return unavailable(&errdetails.ErrorInfo{Reason: "SHUTTING_DOWN"}) })
+		a.answers(func(context.Context) error {
+			return unavailable(&errdetails.ErrorInfo{Reason: "SHUTTING_DOWN", Domain: "tokenbroker"})
+		})
 		for range 10 {
 			wantToken(t, c)
 		}

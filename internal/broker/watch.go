@@ -27,26 +27,22 @@ func (b *Broker) Watch(id string, scopes []string) *Watch {
 // Close ends the watch.
 func (w *Watch) Close() { w.broker.bells.close(w.bell) }
 
-// Next returns the answer of Get, at first at once, and then each time when the
-// token, the base URL or the API key is another. The error is one of Get, which
-// has the last word when a token ends and none could be had, or the context's own; after that one,
-// Next may be called again.
-func (w *Watch) Next(ctx context.Context) (*Answer, error) {
-	for {
-		if err := w.wait(ctx); err != nil {
-			return nil, err
-		}
-		changed := w.bell.listen() // Before looking: what changes meanwhile is heard.
-		a, err := w.broker.Get(ctx, w.id, w.scopes, 0)
-		if err != nil {
-			return nil, err
-		}
-		news := w.last == nil || !w.last.same(a)
-		w.changed, w.last = changed, a
-		if news {
-			return a, nil
-		}
+// Next returns the answer of Get, at first at once, and then each time when there
+// may be another, or when the tenant has changed otherwise; news says whether the
+// token, the base URL or the API key is another than the last time. The error is
+// one of Get, which has the last word when a token ends and none could be had, or
+// the context's own; after that one, Next may be called again.
+func (w *Watch) Next(ctx context.Context) (a *Answer, news bool, err error) {
+	if err := w.wait(ctx); err != nil {
+		return nil, false, err
 	}
+	changed := w.bell.listen() // Before looking: what changes meanwhile is heard.
+	if a, err = w.broker.Get(ctx, w.id, w.scopes, 0); err != nil {
+		return nil, false, err
+	}
+	news = w.last == nil || !w.last.same(a)
+	w.changed, w.last = changed, a
+	return a, news, nil
 }
 
 // lookAgain is how soon a watch looks again though it heard of no change: a tenant

@@ -69,12 +69,13 @@ func (a authorizer) hold(srv any, stream grpc.ServerStream, info *grpc.StreamSer
 	ctx, release := a.guard.Hold(stream.Context(), c.caller, may)
 	defer release()
 	if ctx.Err() == nil {
-		err := handler(srv, held{endable{stream, ctx}, func() error {
+		c.standing = func() error {
 			if err := may(); err != nil {
 				return toStatus(ctx, a.log, c.tenant, err)
 			}
 			return nil
-		}})
+		}
+		err := handler(srv, held{endable{stream, ctx}, c})
 		if ctx.Err() == nil || stream.Context().Err() != nil {
 			return err
 		}
@@ -85,12 +86,12 @@ func (a authorizer) hold(srv any, stream grpc.ServerStream, info *grpc.StreamSer
 // held is a stream whose messages are for a caller who may have them.
 type held struct {
 	endable
-	allowed func() error // a status if not
+	call *call
 }
 
 // SendMsg implements grpc.ServerStream.
 func (s held) SendMsg(m any) error {
-	if err := s.allowed(); err != nil {
+	if err := s.call.standing(); err != nil {
 		return err
 	}
 	return s.endable.SendMsg(m)

@@ -33,6 +33,8 @@ type call struct {
 	// claim makes whoever calls it close the call (access.Caller.Close) in place of
 	// the end of its context; false: that was quicker.
 	claim func() bool
+	// standing says, by a status, whether the caller may not have the stream any more.
+	standing func() error
 	// refusal is why the call goes no further than to the first interceptor; nil: it does.
 	refusal error
 }

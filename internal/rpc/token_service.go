@@ -47,32 +47,39 @@ func (s *tokenService) WatchToken(req *pb.WatchTokenRequest, stream grpc.ServerS
 	ctx := stream.Context()
 	w := s.broker.Watch(tenantID(req.GetTenant()), req.GetScopes())
 	defer w.Close()
-	for {
-		a, err := next(ctx, w, heartbeat)
+	for sent := time.Now(); ; {
+		a, news, err := next(ctx, w, heartbeat, sent)
 		if err != nil {
 			return toStatus(ctx, s.log, req.GetTenant(), err)
 		}
 		resp := &pb.WatchTokenResponse{}
-		if a != nil {
+		switch {
+		case news:
 			resp.Token = tokenToProto(a, time.Now())
+		case a != nil: // The tenant may be another, and this caller's no more.
+			if err := callOf(ctx).standing(); err != nil {
+				return err
+			}
+			continue
 		}
 		if err := stream.Send(resp); err != nil {
 			return err
 		}
+		sent = time.Now()
 	}
 }
 
-// next returns the next answer of a watch; nil when there was none for this time
-// (0: however long).
-func next(ctx context.Context, w *broker.Watch, within time.Duration) (*broker.Answer, error) {
-	if within == 0 {
+// next returns what comes next of a watch; nil when a heartbeat is due (0: never)
+// since something was sent.
+func next(ctx context.Context, w *broker.Watch, heartbeat time.Duration, sent time.Time) (a *broker.Answer, news bool, err error) {
+	if heartbeat == 0 {
 		return w.Next(ctx)
 	}
-	waiting, cancel := context.WithTimeout(ctx, within)
+	waiting, cancel := context.WithDeadline(ctx, sent.Add(heartbeat))
 	defer cancel()
-	a, err := w.Next(waiting)
+	a, news, err = w.Next(waiting)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-		return nil, nil
+		return nil, false, nil
 	}
-	return a, err
+	return a, news, err
 }
