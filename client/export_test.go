@@ -34,3 +34,10 @@ func (c *Client) Sources() int {
 	defer c.mu.Unlock()
 	return len(c.sources)
 }
+
+// Started says whether something of the source runs.
+func (s *TokenSource) Started() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.started
+}

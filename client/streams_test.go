@@ -2,7 +2,7 @@ package client_test
 
 import (
 	"fmt"
-	"runtime"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -240,16 +240,18 @@ func TestAStreamThatIsNotAllowedIsAskedForOncePerToken(t *testing.T) {
 func TestSourcesThatNobodyAsksAnyMoreLeaveNothing(t *testing.T) {
 	inBubble(t, time.Hour, func(t *testing.T, h *house) {
 		h.want(t, 1)
-		before := runtime.NumGoroutine()
+		var sources []*client.TokenSource
 		h.change(func(r *fake) { r.getErr = refusal(codes.NotFound, "TENANT_NOT_FOUND", 0) })
 		for n := range 1000 {
-			if _, err := h.client.TokenSource(fmt.Sprint("no-such-", n)).Token(); status.Code(err) != codes.NotFound {
+			s := h.client.TokenSource(fmt.Sprint("no-such-", n))
+			if _, err := s.Token(); status.Code(err) != codes.NotFound {
 				t.Fatal(err)
 			}
+			sources = append(sources, s)
 		}
 		h.later(10 * minute)
-		if got := runtime.NumGoroutine(); got > before+20 {
-			t.Errorf("%d goroutines before, %d after", before, got)
+		if slices.ContainsFunc(sources, (*client.TokenSource).Started) {
+			t.Error("a source goes on")
 		}
 		if n := h.client.Sources(); n > 1 {
 			t.Errorf("%d sources are remembered", n)
