@@ -33,10 +33,11 @@ func (s *scene) newClient() *client.Client {
 // none.
 type customer struct {
 	source *client.TokenSource
-	end    time.Time // of the last token
 
 	mu      sync.Mutex
 	asked   int
+	end     time.Time // of the last token
+	early   int       // how often there was none before that
 	errors  []error
 	from    time.Time     // when there was none first
 	to      time.Time     // and last
@@ -57,6 +58,9 @@ func (c *customer) ask() {
 	}
 	if c.errors = append(c.errors, err); c.from.IsZero() {
 		c.from = begun
+	}
+	if begun.Before(c.end) {
+		c.early++
 	}
 	c.to = time.Now()
 }
@@ -87,7 +91,7 @@ func TestCallersNoticeNothingOfABrokerThatIsAwayWhileTheirTokensLive(t *testing.
 	s := &scene{t: t}
 	plainRedis()(s)
 	s.build(time.Hour, time.Hour)
-	const short, long, down = 20 * time.Second, 30 * time.Second, 24 * time.Second // 80 % of the long life
+	const short, long, down = 15 * time.Second, 40 * time.Second, 31 * time.Second // 77 % of the long life
 	c := s.newClient()
 	customers := map[string]*customer{}
 	for id, life := range map[string]time.Duration{"short": short, "long": long} {
@@ -95,8 +99,8 @@ func TestCallersNoticeNothingOfABrokerThatIsAwayWhileTheirTokensLive(t *testing.
 		customers[id] = &customer{source: c.TokenSource("tenants/" + id)}
 		customers[id].ask()
 	}
-	stop := keepAsking(customers)
 	ends := customers["short"].end
+	stop := keepAsking(customers)
 	for _, p := range s.replicas {
 		p.kill()
 	}
@@ -115,11 +119,13 @@ func TestCallersNoticeNothingOfABrokerThatIsAwayWhileTheirTokensLive(t *testing.
 		customers["long"].asked, len(customers["long"].errors), customers["long"].slowest.Round(time.Microsecond))
 	t.Logf("with one of %v: %d calls, %d failed, from %v after its safe end to %v after the broker was back; the slowest took %v", short,
 		without.asked, len(without.errors), without.from.Sub(ends).Round(time.Millisecond), without.to.Sub(back).Round(time.Millisecond), without.slowest.Round(time.Microsecond))
-	if len(customers["long"].errors) > 0 {
-		t.Errorf("with a token that lives: %v", customers["long"].errors[0])
+	for id, c := range customers {
+		if c.early > 0 {
+			t.Errorf("%s: %d errors while there was a token: %v", id, c.early, c.errors[0])
+		}
 	}
-	if len(without.errors) == 0 || without.from.Before(ends) {
-		t.Fatalf("the token was to be had until %v, there was none from %v on: %v", ends, without.from, without.errors)
+	if len(without.errors) == 0 {
+		t.Fatal("no error though the token has ended")
 	}
 	err := without.errors[len(without.errors)-1]
 	t.Log(err)
@@ -129,8 +135,8 @@ func TestCallersNoticeNothingOfABrokerThatIsAwayWhileTheirTokensLive(t *testing.
 	if without.slowest > 2*time.Second {
 		t.Errorf("a caller waited for %v", without.slowest)
 	}
-	// The pauses between attempts are five seconds and a fifth at most.
-	if took := without.to.Sub(back); took > 7*time.Second {
+	// The pauses between attempts to connect are six seconds at most.
+	if took := without.to.Sub(back); took > 10*time.Second {
 		t.Errorf("recovered %v after the broker was back", took)
 	}
 }
