@@ -121,8 +121,8 @@ check-image: ## The Dockerfile passes BuildKit's own checks
 	go -C .ci/dockerfile run . $(abspath Dockerfile)
 
 .PHONY: check-deploy
-check-deploy: ## compose.yaml and envoy.yaml in deploy/ are what Compose and Envoy understand
-	go -C .ci/deploy run . $(abspath deploy)
+check-deploy: build ## The files in deploy/ are what Compose, Envoy, Kubernetes and the binary understand
+	go -C .ci/deploy run . $(abspath deploy) $(BIN)/tokenbroker
 
 .PHONY: check-pinned
 check-pinned: ## Everything has an exact version, and one Go is named everywhere
