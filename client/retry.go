@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -21,11 +22,13 @@ const (
 	// The longest pause that is waited for. The broker may ask for minutes; whoever
 	// called knows better what to do meanwhile.
 	longestPause = 5 * time.Second
+	// What the methods that may be repeated begin with.
+	tokenService = "/tokenbroker.v1.TokenService/"
 )
 
 // retry is a grpc.UnaryClientInterceptor that repeats calls which failed in a way that
-// passes (passing): any method may be repeated, since RefreshToken names what it
-// replaces. It never repeats one sooner than the RetryInfo of its error says, which
+// passes (passing): any method of TokenService may be repeated, since RefreshToken names
+// what it replaces. Others are not: a change of a tenant may have been made. It never repeats one sooner than the RetryInfo of its error says, which
 // gRPC's own retries do not read. What cannot be waited for, since it is too long or
 // past the call's deadline, is not: the error is returned at once.
 func retry(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
@@ -37,7 +40,7 @@ func retry(ctx context.Context, method string, req, reply any, conn *grpc.Client
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		err := invoke(ctx, method, req, reply, conn, opts...)
-		if attempt == maxAttempts || !passing(err) {
+		if attempt == maxAttempts || !strings.HasPrefix(method, tokenService) || !passing(err) {
 			return err
 		}
 		asked, _ := retryAfter(err)

@@ -45,7 +45,7 @@ type commands struct {
 	Serve   serveCommand     `cmd:"" help:"Serve the API."`
 	Dev     devCommand       `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
 	Keyset  keysetCommand    `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
-	Tenants tenantsCommand   `cmd:"" help:"Write the registry of tenants to a file, and put it back."`
+	Tenants tenantsCommand   `cmd:"" help:"List, register and change tenants through the API; write the registry to a file, and put it back."`
 	Audit   auditCommand     `cmd:"" help:"Verify the audit log."`
 	Access  accessCommand    `cmd:"" help:"Check the access file, and ask it who may do what."`
 	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`

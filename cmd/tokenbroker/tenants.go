@@ -16,6 +16,16 @@ import (
 )
 
 type tenantsCommand struct {
+	List    listCommand        `cmd:"" help:"List the tenants."`
+	Get     getCommand         `cmd:"" help:"Show a tenant and how its token fares."`
+	Create  createCommand      `cmd:"" help:"Register a tenant. Its credentials are not tried: check does that."`
+	Update  updateCommand      `cmd:"" help:"Change a tenant, but for its client secret: rotate does that."`
+	Delete  deleteCommand      `cmd:"" help:"Remove a tenant and its secrets."`
+	Enable  enableCommand      `cmd:"" help:"Hand out the tenant's tokens."`
+	Disable disableCommand     `cmd:"" help:"Hand out no token of the tenant any more."`
+	Rotate  rotateCommand      `cmd:"" help:"Replace a client secret by one that the issuer accepts. The old one is kept as a fallback for a while."`
+	Check   checkTenantCommand `cmd:"" help:"Try a tenant's credentials at the issuer, and say what is wrong. Exits with 1 if something is. Buys a token."`
+
 	Export exportCommand `cmd:"" help:"Write the tenants to FILE, sealed as they are in Redis. An existing file is never written over."`
 	Import importCommand `cmd:"" help:"Put the tenants of FILE back into Redis. Those that are there are left as they are."`
 }
