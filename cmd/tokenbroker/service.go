@@ -52,7 +52,7 @@ func newService(c serviceConfig) (*service, error) {
 		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer,
 	})
 	registry := broker.NewRegistry(tokens, c.store)
-	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
+	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
 	guard, certificates := access.Unguarded(tokens), (*access.Certificates)(nil)
 	if c.callers != nil {
 		guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates

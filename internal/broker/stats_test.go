@@ -82,6 +82,9 @@ func TestExchangesAreObservedWithTheirOutcomeAndHowLongTheyTook(t *testing.T) {
 		if got, want := fmt.Sprint(seen.exchanges), fmt.Sprintf("[issuer.us  2s issuer.us %s 3s]", token.Throttled); got != want {
 			t.Errorf("observed %s, want %s", got, want)
 		}
+		if failed := b.Stats().AheadFailed; failed != 0 {
+			t.Errorf("%d refreshes ahead have failed, though somebody waited", failed)
+		}
 		if len(seen.left) != 0 {
 			t.Errorf("replaced with %v left, though nobody replaced any", seen.left)
 		}

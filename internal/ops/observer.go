@@ -27,10 +27,9 @@ func NewBrokerObserver() *BrokerObserver {
 			Buckets: []float64{.025, .05, .1, .2, .4, .8, 1.6, 3.2, 6.4, 10},
 		}, []string{"issuer", "outcome"}),
 		replaced: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "tokenbroker_refresh_ahead_left_seconds",
-			Help: "How much of its life a token had left when it was replaced behind its callers' backs.",
-			// A token lives for five minutes to a day.
-			Buckets: []float64{0, 30, 60, 120, 300, 600, 900, 1200, 1800, 3600, 7200, 14400, 28800},
+			Name:    "tokenbroker_refresh_ahead_left_seconds",
+			Help:    "How much of its life a token had left when it was replaced behind its callers' backs.",
+			Buckets: leftBuckets,
 		}),
 	}
 }
