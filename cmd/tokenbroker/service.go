@@ -46,13 +46,13 @@ type service struct {
 }
 
 func newService(c serviceConfig) (*service, error) {
-	metrics := ops.NewMetrics()
+	metrics, observer := ops.NewMetrics(), ops.NewBrokerObserver()
 	tokens := broker.New(broker.Config{
 		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
-		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness,
+		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer,
 	})
 	registry := broker.NewRegistry(tokens, c.store)
-	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
+	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
 	guard, certificates := access.Unguarded(tokens), (*access.Certificates)(nil)
 	if c.callers != nil {
 		guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates

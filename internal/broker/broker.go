@@ -107,6 +107,8 @@ type Config struct {
 	// MaxStaleness is how long tenants in memory are good for while changes of them
 	// are not heard of, or are lost with the registry; 0: a day.
 	MaxStaleness time.Duration
+	// Observer is told how long things take; nil: nobody is.
+	Observer Observer
 }
 
 // Broker hands out tokens. It is safe for concurrent use.
@@ -131,8 +133,9 @@ type Broker struct {
 	hearing    hearing
 	bells      bells // of those who watch
 
-	stats   stats
-	outages rate.Sometimes // which of the records of a store that is away are to be seen
+	stats    stats
+	observer Observer       // never nil
+	outages  rate.Sometimes // which of the records of a store that is away are to be seen
 
 	ctx    context.Context // ends with Close; all flights run on it
 	cancel context.CancelFunc
@@ -146,7 +149,8 @@ func New(c Config) *Broker {
 		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
 		budget: newBudget(cmp.Or(c.ExchangeRate, 25)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
 		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, outages: rate.Sometimes{First: 1, Interval: 10 * time.Second},
-		ctx: ctx, cancel: cancel,
+		observer: cmp.Or[Observer](c.Observer, nobody{}),
+		ctx:      ctx, cancel: cancel,
 	}
 }
 
@@ -189,50 +193,4 @@ func (t *tasks) close() {
 	t.closed = true
 	t.mu.Unlock()
 	t.running.Wait()
-}
-
-// Stats counts what the broker has done since it was made.
-type Stats struct {
-	// FromMemory counts answers with a token that was held; Waited those that the
-	// caller had to wait for.
-	FromMemory, Waited uint64
-	// Bought counts exchanges that brought a token, by the tenant's or a
-	// fallback secret.
-	Bought uint64
-	// Failed counts exchanges that brought none, by class.
-	Failed map[token.Class]uint64
-	// OverBudget and Rested count exchanges that were put off: the fleet's budget
-	// for the issuer was used up, or the issuer was given a rest.
-	OverBudget, Rested uint64
-	// Deaf says that changes were not heard for longer than Config.MaxStaleness.
-	Deaf bool
-}
-
-type stats struct {
-	fromMemory, waited, bought, overBudget, rested atomic.Uint64
-	mu                                             sync.Mutex
-	failed                                         map[token.Class]uint64
-}
-
-func (s *stats) fail(c token.Class) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.failed == nil {
-		s.failed = map[token.Class]uint64{}
-	}
-	s.failed[c]++
-}
-
-// Stats returns the counts.
-func (b *Broker) Stats() Stats {
-	b.stats.mu.Lock()
-	defer b.stats.mu.Unlock()
-	failed := make(map[token.Class]uint64, len(b.stats.failed))
-	for c, n := range b.stats.failed {
-		failed[c] = n
-	}
-	return Stats{
-		FromMemory: b.stats.fromMemory.Load(), Waited: b.stats.waited.Load(), Bought: b.stats.bought.Load(), Failed: failed,
-		OverBudget: b.stats.overBudget.Load(), Rested: b.stats.rested.Load(), Deaf: b.hearing.deaf.Load(),
-	}
 }

@@ -15,6 +15,7 @@ const minHold = time.Second
 // buy makes the exchange, when it is its turn, and keeps what it brings, for this
 // replica and all.
 func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, error) {
+	o.came(ofIssuer)
 	if err := b.resting(e); err != nil {
 		return nil, err
 	}
@@ -24,6 +25,7 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 	}
 	// That may have taken a while, in which an administrator's check brought one.
 	if t := e.usable(time.Now(), 0); t != nil && t.ID != o.replaces {
+		o.came(ofStore)
 		return t, nil
 	}
 	report, err := b.permit(e)
@@ -40,6 +42,9 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 		t, err = b.exchange(ctx, e)
 	}()
 	var f *token.Failure
+	if o.ahead && err != nil && b.ctx.Err() == nil {
+		b.stats.aheadFailed.Add(1)
+	}
 	switch {
 	case errors.As(err, &f):
 		return nil, b.refused(ctx, e, f)
@@ -55,6 +60,9 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 		// every call, the next have to wait.
 		_ = b.refused(ctx, e, &token.Failure{Class: token.Malformed, Message: "the issuer's tokens end before they can be handed out"})
 		return t, nil
+	}
+	if held := e.token.Load(); o.ahead && held != nil && held.ID == o.replaces && held.ID != t.ID {
+		b.observer.Replaced(time.Until(held.Expires))
 	}
 	bought := *t
 	if o.forced {
@@ -92,13 +100,16 @@ func (b *Broker) exchange(ctx context.Context, e *entry) (*token.Token, error) {
 
 // try makes one exchange and counts it.
 func (b *Broker) try(ctx context.Context, c token.Credential) (*token.Token, error) {
+	begun := time.Now()
 	t, err := b.issuer.Exchange(ctx, c)
 	var f *token.Failure
 	switch {
 	case err == nil:
 		b.stats.bought.Add(1)
+		b.observer.Exchanged(c.Endpoint, "", time.Since(begun))
 	case errors.As(err, &f):
 		b.stats.fail(f.Class)
+		b.observer.Exchanged(c.Endpoint, f.Class, time.Since(begun))
 	}
 	return t, err
 }

@@ -194,7 +194,7 @@ func (b *Broker) due(e *entry) {
 	case wanted && held == nil && failure != nil && now.Before(failure.RetryAt.Add(lull(failure))):
 		e.wait(b, failure.RetryAt.Add(lull(failure)))
 	case wanted && held != nil:
-		b.fly(e, order{replaces: held.ID})
+		b.fly(e, order{replaces: held.ID, ahead: true})
 	case wanted:
 		b.fly(e, order{})
 	case held != nil:

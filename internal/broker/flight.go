@@ -34,9 +34,27 @@ const (
 
 // order says what a flight is to bring.
 type order struct {
-	replaces string // the id of a token that is not wanted any more; empty: any will do
-	forced   bool   // because Smokeball rejected it
-	owner    string // of the lease; the flight sets it
+	replaces string  // the id of a token that is not wanted any more; empty: any will do
+	forced   bool    // because Smokeball rejected it
+	ahead    bool    // behind its callers' backs, before anybody waits for it
+	owner    string  // of the lease; the flight sets it
+	from     *origin // where what it brings came from, set by the flight that this order begins; nil: nobody asks
+}
+
+// origin is where a flight had its token from. The zero origin is of an order that
+// has begun none, but joined another's.
+type origin int
+
+const (
+	ofStore origin = iota + 1 // or from memory, where it had come to meanwhile
+	ofIssuer
+)
+
+// came notes where a token comes from, if there is one.
+func (o order) came(from origin) {
+	if o.from != nil {
+		*o.from = from
+	}
 }
 
 // fly starts a flight for the entry, or joins the one that is under way. It
@@ -81,6 +99,8 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 	e.waiters.Add(1)
 	defer e.waiters.Add(-1)
 	for {
+		var from origin // Another one for each flight, which may outlive this call.
+		o.from = &from
 		select {
 		case r := <-b.fly(e, o):
 			switch {
@@ -89,7 +109,7 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 			case r.Err != nil:
 				return nil, r.Err
 			}
-			b.stats.waited.Add(1)
+			b.stats.answered(from)
 			return r.Val.(*token.Token), nil
 		case <-ctx.Done():
 			return nil, ctx.Err()
@@ -102,6 +122,8 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 // straight to the issuer.
 func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	o.owner = rand.Text()
+	o.came(ofStore) // Unless it is bought.
+	waited := false
 	for pause := pollInterval; ; pause = min(2*pause, maxPollInterval) {
 		t, err := b.look(ctx, e, o.replaces)
 		switch {
@@ -124,7 +146,14 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 			if t, err := b.look(ctx, e, o.replaces); t != nil || err != nil && !errors.Is(err, ErrStore) {
 				return t, err
 			}
+			if waited {
+				b.stats.takeovers.Add(1)
+			}
 			return b.buy(ctx, e, o)
+		}
+		if !waited {
+			waited = true
+			b.stats.leaseWaits.Add(1)
 		}
 		select {
 		case <-e.woken:

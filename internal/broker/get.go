@@ -116,7 +116,7 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			}
 			// Once for each token. If it fails, the entry's timer sees to the rest.
 			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
-				b.fly(e, order{replaces: t.ID}) // Behind the caller's back.
+				b.fly(e, order{replaces: t.ID, ahead: true}) // Behind the caller's back.
 			}
 			b.stats.fromMemory.Add(1)
 			return t, nil
@@ -152,6 +152,7 @@ func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token
 	now := time.Now()
 	held := e.usable(now, 0)
 	if held != nil && held.ID != rejected && rejected != "" {
+		b.stats.fromMemory.Add(1)
 		return held, nil
 	}
 	if held == nil {

@@ -75,6 +75,7 @@ func (a *Answer) same(other *Answer) bool {
 type bells struct {
 	mu    sync.Mutex
 	bells map[string]*bell // :: tenant id → its bell, while anybody listens
+	count int              // how many listen, to all of them
 }
 
 type bell struct {
@@ -96,15 +97,24 @@ func (all *bells) open(id string) *bell {
 		all.bells[id] = b
 	}
 	b.listeners++
+	all.count++
 	return b
 }
 
 func (all *bells) close(b *bell) {
 	all.mu.Lock()
 	defer all.mu.Unlock()
+	all.count--
 	if b.listeners--; b.listeners == 0 {
 		delete(all.bells, b.id)
 	}
+}
+
+// listeners returns how many listen.
+func (all *bells) listeners() int {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.count
 }
 
 // listen returns what is closed at the next ring.

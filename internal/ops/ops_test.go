@@ -24,6 +24,7 @@ type office struct {
 	url       string
 	redisAway atomic.Bool
 	stats     atomic.Pointer[broker.Stats]
+	observer  *ops.BrokerObserver
 	warnings  *ops.RedisWarnings
 	wrong     atomic.Pointer[map[string]string] // with Redis
 }
@@ -33,7 +34,8 @@ func newOffice(t *testing.T) *office {
 	o := &office{}
 	o.stats.Store(&broker.Stats{})
 	metrics := ops.NewMetrics()
-	metrics.MustRegister(ops.BrokerMetrics(func() broker.Stats { return *o.stats.Load() }))
+	o.observer = ops.NewBrokerObserver()
+	metrics.MustRegister(ops.BrokerMetrics(func() broker.Stats { return *o.stats.Load() }), o.observer)
 	o.warnings = ops.NewRedisWarnings([]string{"evicts", "unsaved"},
 		func(context.Context) (map[string]string, error) { return *o.wrong.Load(), nil }, slog.New(slog.DiscardHandler))
 	metrics.MustRegister(o.warnings)
@@ -162,13 +164,32 @@ func TestMetrics(t *testing.T) {
 	}
 	wantLines(t, read(), `tokenbroker_exchanges_total{outcome="ok"} 0`, `tokenbroker_answers_total{from="memory"} 0`,
 		"go_goroutines ", "process_start_time_seconds ")
-	o.stats.Store(&broker.Stats{FromMemory: 7, Waited: 3, Bought: 2, Failed: map[token.Class]uint64{token.Throttled: 5, token.Malformed: 1}})
+	o.stats.Store(&broker.Stats{FromMemory: 7, FromStore: 4, FromExchange: 2, Joined: 3, Bought: 2, Failed: map[token.Class]uint64{token.Throttled: 5, token.Malformed: 1},
+		AheadFailed: 6, LeaseWaits: 9, Takeovers: 8, Watches: 11, Issuers: map[string]broker.IssuerState{"https://auth.test/oauth2/token": broker.Resting}})
 	wantLines(t, read(),
 		`tokenbroker_exchanges_total{outcome="ok"} 2`,
 		`tokenbroker_exchanges_total{outcome="throttled"} 5`,
 		`tokenbroker_exchanges_total{outcome="malformed"} 1`,
 		`tokenbroker_answers_total{from="memory"} 7`,
-		`tokenbroker_answers_total{from="waited"} 3`)
+		`tokenbroker_answers_total{from="store"} 4`,
+		`tokenbroker_answers_total{from="exchange"} 2`,
+		`tokenbroker_answers_total{from="waited"} 3`,
+		"tokenbroker_refreshes_ahead_failed_total 6", "tokenbroker_lease_waits_total 9", "tokenbroker_lease_takeovers_total 8", "tokenbroker_watches 11",
+		`tokenbroker_issuer_state{issuer="auth.test",state="resting"} 1`, `tokenbroker_issuer_state{issuer="auth.test",state="serving"} 0`)
+}
+
+func TestWhatABrokerTellsOfIsMeasured(t *testing.T) {
+	o := newOffice(t)
+	o.observer.Exchanged("https://auth.test/oauth2/token", "", 300*time.Millisecond)
+	o.observer.Exchanged("https://auth.test/oauth2/token", token.Throttled, 3*time.Second)
+	o.observer.Replaced(14 * time.Minute)
+	_, body, _ := o.ask(t, http.MethodGet, "/metrics")
+	wantLines(t, body,
+		`tokenbroker_exchange_duration_seconds_bucket{issuer="auth.test",outcome="ok",le="0.2"} 0`,
+		`tokenbroker_exchange_duration_seconds_bucket{issuer="auth.test",outcome="ok",le="0.4"} 1`,
+		`tokenbroker_exchange_duration_seconds_sum{issuer="auth.test",outcome="throttled"} 3`,
+		`tokenbroker_refresh_ahead_left_seconds_bucket{le="600"} 0`,
+		`tokenbroker_refresh_ahead_left_seconds_bucket{le="900"} 1`)
 }
 
 func wantLines(t *testing.T, text string, lines ...string) {

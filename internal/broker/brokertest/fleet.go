@@ -25,6 +25,8 @@ type Fleet struct {
 	// MaxStaleness of the replicas that are added; 0: a year, since the store in
 	// memory does not say again and again that nothing has changed.
 	MaxStaleness time.Duration
+	// Observer of the replicas that are added; nil: nobody.
+	Observer broker.Observer
 }
 
 // NewFleet returns a fleet of n replicas, which end with the test.
@@ -52,6 +54,7 @@ func (f *Fleet) Deaf(t testing.TB) *broker.Broker {
 	b := broker.New(broker.Config{
 		Issuer: f.Issuer, Store: f.Store, Tenants: f.Store, Logger: log,
 		ExchangeRate: cmp.Or(f.ExchangeRate, 1000), MaxStaleness: cmp.Or(f.MaxStaleness, 365*24*time.Hour),
+		Observer: f.Observer,
 	})
 	t.Cleanup(b.Close)
 	f.Replicas = append(f.Replicas, b)
