@@ -48,7 +48,7 @@ func (c *listCommand) Run(ctx context.Context, out output) error {
 		return err
 	}
 	if c.Output == "json" {
-		return writeJSON(out.stdout, tenants)
+		return writeJSONArray(out.stdout, tenants)
 	}
 	return writeTenants(out.stdout, tenants)
 }

@@ -18,40 +18,35 @@ import (
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
-// writeJSON writes a message, or a list of tenants as an array. The spaces that
-// protojson varies are made anew, so that the same is written the same.
-func writeJSON(w io.Writer, what any) error {
-	var b bytes.Buffer
-	var err error
-	switch what := what.(type) {
-	case proto.Message:
-		var text []byte
-		text, err = protojson.Marshal(what)
-		b.Write(text)
-	case []*pb.Tenant:
-		b.WriteByte('[')
-		for i, t := range what {
-			text, failed := protojson.Marshal(t)
-			if failed != nil {
-				return failed
-			}
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.Write(text)
-		}
-		b.WriteByte(']')
-	default:
-		err = json.NewEncoder(&b).Encode(what)
-	}
+// writeJSON writes a message. The spaces that protojson varies are made anew, so that
+// the same is written the same.
+func writeJSON(w io.Writer, m proto.Message) error {
+	text, err := protojson.Marshal(m)
 	if err != nil {
 		return err
 	}
+	return writeIndented(w, text)
+}
+
+// writeJSONArray is writeJSON for tenants.
+func writeJSONArray(w io.Writer, tenants []*pb.Tenant) error {
+	var all [][]byte
+	for _, t := range tenants {
+		text, err := protojson.Marshal(t)
+		if err != nil {
+			return err
+		}
+		all = append(all, text)
+	}
+	return writeIndented(w, slices.Concat([]byte("["), bytes.Join(all, []byte(",")), []byte("]")))
+}
+
+func writeIndented(w io.Writer, text []byte) error {
 	var indented bytes.Buffer
-	if err := json.Indent(&indented, b.Bytes(), "", "  "); err != nil {
+	if err := json.Indent(&indented, text, "", "  "); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(w, strings.TrimSpace(indented.String()))
+	_, err := fmt.Fprintln(w, strings.TrimSpace(indented.String()))
 	return err
 }
 

@@ -66,13 +66,27 @@ func (m brokerMetrics) Collect(ch chan<- prometheus.Metric) {
 	count(aheadFailedDesc, stats.AheadFailed)
 	count(leaseWaitsDesc, stats.LeaseWaits)
 	count(takeoversDesc, stats.Takeovers)
-	for endpoint, is := range stats.Issuers {
+	for host, is := range byHost(stats.Issuers) {
 		for _, state := range broker.IssuerStates() {
-			gauge(issuerDesc, truth(is == state), hostOf(endpoint), string(state))
+			gauge(issuerDesc, truth(is == state), host, string(state))
 		}
 	}
 	gauge(watchesDesc, float64(stats.Watches))
 	gauge(hearingDesc, truth(!stats.Deaf))
+}
+
+// byHost returns the state of each host: of several token endpoints on one, which
+// only overrides have, that of the one that fares worst.
+func byHost(endpoints map[string]broker.IssuerState) map[string]broker.IssuerState {
+	worse := map[broker.IssuerState]int{broker.Serving: 0, broker.Tried: 1, broker.Resting: 2}
+	hosts := map[string]broker.IssuerState{}
+	for endpoint, is := range endpoints {
+		host := hostOf(endpoint)
+		if before, ok := hosts[host]; !ok || worse[is] > worse[before] {
+			hosts[host] = is
+		}
+	}
+	return hosts
 }
 
 // truth is a condition as a metric has it.
