@@ -41,3 +41,6 @@ func (s *TokenSource) Started() bool {
 	defer s.mu.Unlock()
 	return s.started
 }
+
+// Retry is what unary calls pass.
+var Retry = retry

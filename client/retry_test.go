@@ -9,12 +9,14 @@ import (
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/protoadapt"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"smokeball.internal/tokenbroker/client"
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
 // bubble runs a test of a client and its one replica in virtual time. They are
@@ -230,4 +232,24 @@ func TestRetryAtAnotherReplica(t *testing.T) {
 			t.Errorf("%d and %d calls", a.calls(), b.calls())
 		}
 	})
+}
+
+// A change of a tenant may have been made though its answer was lost.
+func TestOnlyCallsOfTokenServiceAreRepeated(t *testing.T) {
+	t.Parallel()
+	for method, want := range map[string]int{
+		pb.TokenService_GetToken_FullMethodName:            4,
+		pb.TenantService_RotateClientSecret_FullMethodName: 1,
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			calls := 0
+			lost := func(context.Context, string, any, any, *grpc.ClientConn, ...grpc.CallOption) error {
+				calls++
+				return status.Error(codes.Unavailable, "lost")
+			}
+			if err := client.Retry(t.Context(), method, nil, nil, nil, lost); status.Code(err) != codes.Unavailable || calls != want {
+				t.Errorf("%s: %d calls, %v, want %d", method, calls, err, want)
+			}
+		})
+	}
 }
