@@ -100,6 +100,7 @@ func TestARefreshAheadIsObservedWithTheLifeThatWasLeft(t *testing.T) {
 		fleet.Register(t, "acme", warm)
 		held := get(t, b, "acme")
 		time.Sleep(time.Until(held.Expires))
+		synctest.Wait()
 		if len(seen.left) != 1 || seen.left[0] < 10*time.Minute || seen.left[0] > 18*time.Minute {
 			t.Errorf("replaced with %v left, want 15 minutes, more or less", seen.left)
 		}
@@ -110,6 +111,7 @@ func TestARefreshAheadIsObservedWithTheLifeThatWasLeft(t *testing.T) {
 			i.Answer = func(token.Credential) *token.Failure { return &token.Failure{Class: token.Unavailable} }
 		})
 		time.Sleep(40 * time.Minute)
+		synctest.Wait()
 		if failed := b.Stats().AheadFailed + fleet.Replicas[1].Stats().AheadFailed; int(failed) != len(seen.exchanges)-2 || failed == 0 {
 			t.Errorf("%d of %d exchanges have failed ahead", failed, len(seen.exchanges)-2)
 		}
