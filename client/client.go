@@ -122,7 +122,7 @@ func New(ctx context.Context, target string, opts ...Option) (*Client, error) {
 func newClient(conn, streamConn *grpc.ClientConn, spiffe io.Closer) *Client {
 	c := &Client{
 		conn: conn, tokens: pb.NewTokenServiceClient(conn), streamConn: streamConn, streams: pb.NewTokenServiceClient(streamConn),
-		spiffe: spiffe, connected: make(chan struct{}),
+		spiffe: spiffe, sources: map[string]*TokenSource{}, connected: make(chan struct{}),
 	}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.running.Go(c.followConnection)

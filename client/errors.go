@@ -57,7 +57,7 @@ func revoked(err error) bool {
 }
 
 // outOfReach says whether err comes from the connection, or from what is between
-// it and the broker: whatever the broker says has details.
+// it and the broker: whatever the broker says has details, if only a RequestInfo.
 func outOfReach(err error) bool {
 	switch status.Code(err) {
 	case codes.Unavailable, codes.Internal, codes.DeadlineExceeded:

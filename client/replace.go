@@ -25,6 +25,7 @@ const (
 
 // replacement is what a source knows of its replaced tokens.
 type replacement struct {
+	rejected string        // the token that Replace was last asked to replace
 	underWay chan struct{} // closed when RefreshToken was answered; nil: it is not asked
 	until    time.Time     // when it may be asked again
 	refusal  error         // why not before; nil: since a token has just been replaced

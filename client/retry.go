@@ -64,9 +64,7 @@ func passing(err error) bool {
 	case codes.Unavailable:
 		return true
 	case codes.Internal:
-		// The broker's own errors have details, if only a RequestInfo. One without is of a
-		// balancer that has lost its replica, and resets the stream.
-		return len(status.Convert(err).Details()) == 0
+		return outOfReach(err) // It is of a balancer that has lost its replica, and resets the stream.
 	case codes.ResourceExhausted:
 		// The call was refused before it was read. Without a time to wait, more calls would only make it worse.
 		_, ok := retryAfter(err)

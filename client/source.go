@@ -39,11 +39,10 @@ type TokenSource struct {
 	asked    chan struct{}        // somebody has asked since the owner last looked
 	replaced chan struct{}        // Replace has brought a token
 
-	mu       sync.Mutex
-	started  bool          // the owner runs
-	failure  error         // for callers while there is no token; nil: they wait
-	changed  chan struct{} // closed when held or failure has changed
-	rejected string        // the token that Replace was last asked to replace
+	mu      sync.Mutex
+	started bool          // the owner runs
+	failure error         // for callers while there is no token; nil: they wait
+	changed chan struct{} // closed when held or failure has changed
 	replacement
 }
 
@@ -63,8 +62,8 @@ func WithScopes(scopes ...string) SourceOption {
 
 // TokenSource returns the source of a tenant's tokens. The tenant is named
 // "tenants/acme", or "acme" for short. There is one source for each tenant and
-// set of scopes, until Close: ask for it as often as you like. It asks the broker
-// for nothing before it is asked itself.
+// set of scopes, while it is in use: ask for it as often as you like. It asks the
+// broker for nothing before it is asked itself.
 func (c *Client) TokenSource(tenant string, opts ...SourceOption) *TokenSource {
 	if !strings.HasPrefix(tenant, "tenants/") {
 		tenant = "tenants/" + tenant
@@ -82,9 +81,6 @@ func (c *Client) TokenSource(tenant string, opts ...SourceOption) *TokenSource {
 	s := &TokenSource{
 		client: c, key: key, tenant: tenant, scopes: o.scopes, draw: rand.Float64(),
 		asked: make(chan struct{}, 1), replaced: make(chan struct{}, 1), changed: make(chan struct{}),
-	}
-	if c.sources == nil {
-		c.sources = make(map[string]*TokenSource)
 	}
 	c.sources[key] = s
 	return s
