@@ -216,6 +216,8 @@ func TestAnImportThatIsKilledIsFinishedByTheNext(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tenants.jsonl")
 	wantVerb(t, fmt.Sprintf("exported %d to %s, unreadable 0: keep it apart from the keyset, which opens it", n, file), export(redis, keyset, file)...)
 	flush(t, redis)
+	connected := func() int { return strings.Count(redis.Client().ClientList(t.Context()).Val(), "\n") }
+	others := connected()
 	cmd := exec.CommandContext(t.Context(), binary, importing(redis, keyset, file)...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -226,6 +228,8 @@ func TestAnImportThatIsKilledIsFinishedByTheNext(t *testing.T) {
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
+	// What it had sent by then is done before its connections end.
+	until(t, "rid of who was killed", func() bool { return connected() <= others })
 	done := count(records)
 	if done == 0 || done == n {
 		t.Fatalf("not killed in the middle: %d imported", done)
