@@ -133,8 +133,8 @@ func (o *objects) ports() error {
 			found = append(found, fmt.Errorf("port %s is not that of %s", name, setting))
 		}
 	}
-	for path, probe := range map[string]*core.Probe{"/livez": c.LivenessProbe, "/livez ": c.StartupProbe, "/readyz": c.ReadinessProbe} {
-		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != strings.TrimSpace(path) || probe.HTTPGet.Port.StrVal != "ops" {
+	for path, probe := range map[string]*core.Probe{"/startupz": c.StartupProbe, "/livez": c.LivenessProbe, "/readyz": c.ReadinessProbe} {
+		if probe == nil || probe.HTTPGet == nil || probe.HTTPGet.Path != path || probe.HTTPGet.Port.StrVal != "ops" {
 			found = append(found, fmt.Errorf("a probe must ask the port ops for %s", path))
 		}
 	}

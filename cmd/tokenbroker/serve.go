@@ -57,7 +57,7 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("ops: %w", err)
 	}
 	s, err := newService(serviceConfig{
-		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, log: log,
+		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log,
 		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
 	})

@@ -26,6 +26,7 @@ type serviceConfig struct {
 	callers          *callers // nil: everyone is an administrator
 	watcher          *reload.Watcher
 	audit            *audit.Log
+	auditStrict      bool
 	log              *slog.Logger
 	exchangeRate     float64       // 0: broker's default
 	maxStaleness     time.Duration // 0: broker's default
@@ -43,6 +44,7 @@ type service struct {
 	api      *rpc.Server
 	ops      *ops.Server
 	warnings *ops.RedisWarnings
+	reached  chan struct{} // closed when Redis has been reached
 }
 
 func newService(c serviceConfig) (*service, error) {
@@ -67,7 +69,7 @@ func newService(c serviceConfig) (*service, error) {
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	metrics.MustRegister(warnings)
 	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
-	return &service{c, tokens, guard, registry, api, operators, warnings}, nil
+	return &service{c, tokens, guard, registry, api, operators, warnings, make(chan struct{})}, nil
 }
 
 // look returns what the store warns of, by kind.
@@ -94,14 +96,19 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	var recorder sync.WaitGroup // It outlives what it records.
 	recorder.Go(func() { s.audit.Run(recording) })
 	starting, started := context.WithCancel(failed)
-	ready := make(chan struct{})
-	tasks.Go(func() error { defer close(ready); s.becomeReady(starting); return nil })
-	tasks.Go(func() error {
-		if <-ready; !s.embedded {
-			s.warnings.Watch(starting)
-		}
-		return nil
-	})
+	var judges sync.WaitGroup
+	judges.Go(func() { s.judgeTokens().Watch(starting) })
+	judges.Go(func() { s.judgeTenants().Watch(starting) })
+	if !s.embedded {
+		tasks.Go(func() error {
+			select {
+			case <-s.reached: // Before, there is nothing to look at.
+				s.warnings.Watch(starting)
+			case <-starting.Done():
+			}
+			return nil
+		})
+	}
 	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
 
 	select {
@@ -110,7 +117,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	}
 	s.log.Info("shutting down")
 	started()
-	<-ready // So that it does not become ready any more.
+	judges.Wait() // So that it does not become ready any more.
 	s.ops.NotReady("shutting down")
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)
 	defer cancel()
@@ -124,29 +131,4 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	_ = s.store.Close()
 	s.log.Info("shut down")
 	return err
-}
-
-// becomeReady waits for Redis to answer once. From then on the service is ready,
-// also while Redis is away: it has tokens in memory, and the issuer. If every
-// replica stopped serving when Redis does, Redis would be missed by everyone.
-func (s *service) becomeReady(ctx context.Context) {
-	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
-		ping, cancel := context.WithTimeout(ctx, time.Second)
-		err := s.store.Ping(ping)
-		cancel()
-		if ctx.Err() != nil {
-			return
-		}
-		if err == nil {
-			s.ops.Ready()
-			s.api.SetServing(true)
-			return
-		}
-		s.log.Warn("not ready: redis does not serve", "error", err)
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return
-		}
-	}
 }

@@ -107,6 +107,12 @@ type Stats struct {
 	Dropped uint64 // records that callers gave, not taken or not written at the end
 	Failed  uint64 // attempts to write that failed; each is repeated
 	Queued  uint64 // records that wait to be written
+	// Stuck says that the last attempt to write has failed, or lasts for too long:
+	// changes are refused.
+	Stuck bool
+	// Full says that as many records wait as may: those of decisions are dropped, and
+	// the calls are refused if the log is strict.
+	Full bool
 }
 
 // Log is an audit log. A nil Log, and one with the sink "none", keeps nothing and
@@ -123,6 +129,7 @@ type Log struct {
 
 	queue
 	written, dropped, failed atomic.Uint64
+	stuck                    atomic.Bool
 }
 
 // sink takes lines. write appends whole lines, and has them on disk when it returns
@@ -194,5 +201,7 @@ func (l *Log) Stats() Stats {
 	if l.off() {
 		return Stats{}
 	}
-	return Stats{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Queued: uint64(l.waiting())}
+	waiting := l.waiting()
+	return Stats{Written: l.written.Load(), Dropped: l.dropped.Load(), Failed: l.failed.Load(), Queued: uint64(waiting),
+		Stuck: l.stuck.Load(), Full: waiting >= l.length}
 }

@@ -73,6 +73,9 @@ func TestABlockedSinkRefusesChangesInTimeAndIsGotOver(t *testing.T) {
 		if err := l.Decision(decision()); err != nil || time.Since(begin) > 0 {
 			t.Errorf("a decision after %v: %v", time.Since(begin), err)
 		}
+		if stats := l.Stats(); !stats.Stuck || stats.Full {
+			t.Errorf("while it blocks: %+v", stats)
+		}
 		time.Sleep(31 * time.Second)
 		if n := len(log.said("audit records cannot be written: the sink blocks")); n < 3 || n > 4 {
 			t.Errorf("said %d times in 34 s that it blocks", n)
@@ -81,6 +84,9 @@ func TestABlockedSinkRefusesChangesInTimeAndIsGotOver(t *testing.T) {
 		l.change(t, "tenants/third")
 		if n := len(log.said("audit records are written again")); n != 1 {
 			t.Errorf("said %d times that it does not block", n)
+		}
+		if l.Stats().Stuck {
+			t.Error("it is stuck for ever")
 		}
 		l.stop()
 		if report := wantSound(t, out.String()); report.Records != 7 || !report.Writers[0].Stopped {
@@ -106,7 +112,7 @@ func TestWhatIsDroppedIsTold(t *testing.T) {
 					t.Errorf("strict %t: decision %d: %v", strict, n, err)
 				}
 			}
-			if stats := l.Stats(); stats != (audit.Stats{Dropped: 3, Queued: 4}) {
+			if stats := l.Stats(); stats != (audit.Stats{Dropped: 3, Queued: 4, Full: true}) {
 				t.Errorf("%+v", stats)
 			}
 			since := time.Now()
@@ -249,7 +255,7 @@ func TestAFullDiskIsComplainedOfSeldomAndGotOver(t *testing.T) {
 		if n, again := len(log.said("audit records cannot be written")), len(log.said("audit records are written again")); again != n {
 			t.Errorf("complained %d times, and %d times not any more", n, again)
 		}
-		if l.Stats().Failed < 50 || l.Stats().Written != 120 {
+		if l.Stats().Failed < 50 || l.Stats().Stuck || l.Stats().Written != 120 {
 			t.Errorf("%+v", l.Stats())
 		}
 		l.stop()

@@ -179,6 +179,7 @@ func (w *writer) flush(sync bool) bool {
 			break
 		}
 		w.failed.Add(1)
+		w.stuck.Store(true)
 		if w.mayComplain() {
 			w.failing = true
 			w.logger.Warn("audit records cannot be written", "error", r.err, "dropped_ever", w.dropped.Load())
@@ -190,6 +191,7 @@ func (w *writer) flush(sync bool) bool {
 		}
 	}
 	w.buf = w.buf[:0]
+	w.stuck.Store(false)
 	if w.failing {
 		w.failing = false
 		w.logger.Info("audit records are written again", "dropped_ever", w.dropped.Load())
@@ -213,6 +215,7 @@ func (w *writer) attempt(j job) (result, bool) {
 		case r := <-w.results:
 			return r, true
 		case <-slow.C:
+			w.stuck.Store(true)
 			if w.mayComplain() {
 				w.failing = true
 				w.logger.Warn("audit records cannot be written: the sink blocks", "dropped_ever", w.dropped.Load())

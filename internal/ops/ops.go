@@ -38,16 +38,25 @@ type Server struct {
 	config  Config
 	http    *http.Server
 	started time.Time
-	state   atomic.Pointer[string] // why it is not ready; nil if it is
+	// Why calls of TokenService, and of TenantService, cannot be answered; empty: they can.
+	tokens, tenants atomic.Value // :: string
 }
 
 // NewServer returns a server that is not serving yet.
 func NewServer(c Config) *Server {
 	s := &Server{config: c, started: time.Now()}
-	s.NotReady("starting: Redis has not been reached yet")
+	const starting = "starting: Redis has not been reached yet"
+	s.NotReady(starting)
+	s.NotAdministering(starting)
+	c.Metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "tokenbroker_ready", Help: "Whether calls for tokens can be answered, as /readyz says.",
+	}, func() float64 { return truth(s.tokens.Load() == "") }))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "live") })
+	// Whoever is answered has read its files and serves its ports. That Redis is not
+	// there yet is no reason for a new start, so it is none not to have started.
+	mux.HandleFunc("GET /startupz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "started") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
 	s.http = &http.Server{
@@ -69,11 +78,12 @@ func NewMetrics() *prometheus.Registry {
 	return r
 }
 
-// Ready says that calls can be answered.
-func (s *Server) Ready() { s.state.Store(nil) }
+// NotReady says why calls for tokens cannot be answered; empty: they can.
+func (s *Server) NotReady(why string) { s.tokens.Store(why) }
 
-// NotReady says that calls cannot be answered, and why.
-func (s *Server) NotReady(why string) { s.state.Store(&why) }
+// NotAdministering says why calls of administrators cannot be answered; empty:
+// they can.
+func (s *Server) NotAdministering(why string) { s.tenants.Store(why) }
 
 // Serve serves on l until Close.
 func (s *Server) Serve(l net.Listener) error {
@@ -91,8 +101,8 @@ func (s *Server) Close(ctx context.Context) {
 }
 
 func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) {
-	if why := s.state.Load(); why != nil {
-		answer(w, http.StatusServiceUnavailable, *why)
+	if why := s.tokens.Load().(string); why != "" {
+		answer(w, http.StatusServiceUnavailable, why)
 		return
 	}
 	answer(w, http.StatusOK, "ready")
@@ -106,12 +116,12 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		Uptime   string   `json:"uptime"`
 		Ready    bool     `json:"ready"`
 		NotReady string   `json:"not_ready_because,omitempty"`
+		Tenants  string   `json:"tenants_not_served_because,omitempty"`
 		Redis    string   `json:"redis"`
 		Warnings []string `json:"redis_warnings,omitempty"`
-	}{Version: s.config.Version, Uptime: time.Since(s.started).Round(time.Second).String(), Ready: true, Redis: "answers"}
-	if why := s.state.Load(); why != nil {
-		status.Ready, status.NotReady = false, *why
-	}
+	}{Version: s.config.Version, Uptime: time.Since(s.started).Round(time.Second).String(), Redis: "answers"}
+	status.NotReady, status.Tenants = s.tokens.Load().(string), s.tenants.Load().(string)
+	status.Ready = status.NotReady == ""
 	if s.config.PingRedis(ctx) != nil {
 		status.Redis = "out of reach"
 	}

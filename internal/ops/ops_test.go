@@ -98,12 +98,24 @@ func (o *office) want(t *testing.T, path string, status int, body string) {
 	}
 }
 
+func (o *office) metrics(t *testing.T) string {
+	t.Helper()
+	code, body, _ := o.ask(t, http.MethodGet, "/metrics")
+	if code != 200 {
+		t.Errorf("status %d", code)
+	}
+	return body
+}
+
 func TestReadiness(t *testing.T) {
 	o := newOffice(t)
 	o.want(t, "/livez", 200, "live\n")
+	o.want(t, "/startupz", 200, "started\n")
 	o.want(t, "/readyz", 503, "starting: Redis has not been reached yet\n")
-	o.server.Ready()
+	wantLines(t, o.metrics(t), "tokenbroker_ready 0")
+	o.server.NotReady("")
 	o.want(t, "/readyz", 200, "ready\n")
+	wantLines(t, o.metrics(t), "tokenbroker_ready 1")
 	o.redisAway.Store(true)
 	o.want(t, "/readyz", 200, "ready\n") // A replica without Redis still has its tokens.
 	o.server.NotReady("shutting down")
@@ -117,6 +129,7 @@ func TestStatus(t *testing.T) {
 		Uptime   string   `json:"uptime"`
 		Ready    bool     `json:"ready"`
 		NotReady *string  `json:"not_ready_because"`
+		Tenants  *string  `json:"tenants_not_served_because"`
 		Redis    string   `json:"redis"`
 		Warnings []string `json:"redis_warnings"`
 	}
@@ -142,26 +155,23 @@ func TestStatus(t *testing.T) {
 		return s
 	}
 	s := read()
-	if s.Version != "v1.2.3" || s.Ready || s.NotReady == nil || !strings.HasPrefix(*s.NotReady, "starting") || s.Redis != "answers" {
+	if s.Version != "v1.2.3" || s.Ready || s.NotReady == nil || !strings.HasPrefix(*s.NotReady, "starting") || s.Tenants == nil || *s.Tenants != *s.NotReady || s.Redis != "answers" {
 		t.Errorf("at first: %+v", s)
 	}
-	o.server.Ready()
+	o.server.NotReady("")
 	o.redisAway.Store(true)
-	if s := read(); !s.Ready || s.NotReady != nil || s.Redis != "out of reach" {
+	if s := read(); !s.Ready || s.NotReady != nil || s.Tenants == nil || s.Redis != "out of reach" {
 		t.Errorf("ready, without Redis: %+v", s)
+	}
+	o.server.NotAdministering("")
+	if s := read(); !s.Ready || s.Tenants != nil {
+		t.Errorf("with all: %+v", s)
 	}
 }
 
 func TestMetrics(t *testing.T) {
 	o := newOffice(t)
-	read := func() string {
-		t.Helper()
-		code, body, _ := o.ask(t, http.MethodGet, "/metrics")
-		if code != 200 {
-			t.Errorf("status %d", code)
-		}
-		return body
-	}
+	read := func() string { t.Helper(); return o.metrics(t) }
 	wantLines(t, read(), `tokenbroker_exchanges_total{outcome="ok"} 0`, `tokenbroker_answers_total{from="memory"} 0`,
 		"go_goroutines ", "process_start_time_seconds ")
 	o.stats.Store(&broker.Stats{FromMemory: 7, FromStore: 4, FromExchange: 2, Joined: 3, Bought: 2, Failed: map[token.Class]uint64{token.Throttled: 5, token.Malformed: 1},

@@ -63,7 +63,7 @@ type Config struct {
 	MaxConnectionAge time.Duration
 }
 
-// Server is the gRPC server. Its health is NOT_SERVING at first.
+// Server is the gRPC server. The health of its services is NOT_SERVING at first.
 type Server struct {
 	server     *grpc.Server
 	health     *health.Server
@@ -121,17 +121,27 @@ func NewServer(c Config) (*Server, error) {
 	reflection.Register(s.server)
 	metrics.InitializeMetrics(s.server)
 	s.SetServing(false)
+	s.SetAdministering(false)
 	return s, nil
 }
 
-// SetServing sets what the health service says of the server as a whole and of
-// each service.
+// SetServing sets what the health service says of TokenService, and of the server
+// as a whole, since that is what it is for.
 func (s *Server) SetServing(serving bool) {
+	s.setHealth(serving, "", pb.TokenService_ServiceDesc.ServiceName)
+}
+
+// SetAdministering sets what the health service says of TenantService.
+func (s *Server) SetAdministering(serving bool) {
+	s.setHealth(serving, pb.TenantService_ServiceDesc.ServiceName)
+}
+
+func (s *Server) setHealth(serving bool, services ...string) {
 	state := healthpb.HealthCheckResponse_NOT_SERVING
 	if serving {
 		state = healthpb.HealthCheckResponse_SERVING
 	}
-	for _, service := range []string{"", pb.TokenService_ServiceDesc.ServiceName, pb.TenantService_ServiceDesc.ServiceName} {
+	for _, service := range services {
 		s.health.SetServingStatus(service, state)
 	}
 }

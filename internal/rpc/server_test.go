@@ -27,20 +27,24 @@ const (
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, furniture{})
-	wantHealth := func(want healthpb.HealthCheckResponse_ServingStatus) {
+	wantHealth := func(tokens, tenants healthpb.HealthCheckResponse_ServingStatus) {
 		t.Helper()
-		for _, service := range []string{"", "tokenbroker.v1.TokenService", "tokenbroker.v1.TenantService"} {
+		for service, want := range map[string]healthpb.HealthCheckResponse_ServingStatus{"": tokens, "tokenbroker.v1.TokenService": tokens, "tokenbroker.v1.TenantService": tenants} {
 			resp, err := h.health.Check(at(t), &healthpb.HealthCheckRequest{Service: service})
 			if err != nil || resp.GetStatus() != want {
 				t.Errorf("%q: %v, %v, want %v", service, resp.GetStatus(), err, want)
 			}
 		}
 	}
-	wantHealth(notServing)
+	wantHealth(notServing, notServing)
 	h.server.SetServing(true)
-	wantHealth(serving)
+	wantHealth(serving, notServing)
+	h.server.SetAdministering(true)
+	wantHealth(serving, serving)
 	h.server.SetServing(false)
-	wantHealth(notServing)
+	wantHealth(notServing, serving)
+	h.server.SetAdministering(false)
+	wantHealth(notServing, notServing)
 	if _, err := h.health.Check(at(t), &healthpb.HealthCheckRequest{Service: "no.such"}); status.Code(err) != codes.NotFound {
 		t.Errorf("of a service that there is not: %v", err)
 	}
