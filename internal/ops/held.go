@@ -40,24 +40,23 @@ func (m heldMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect sends the metrics.
 func (m heldMetrics) Collect(ch chan<- prometheus.Metric) {
-	var count uint64
 	var sum float64
-	buckets := make(map[float64]uint64, len(leftBuckets))
-	for _, bound := range leftBuckets {
-		buckets[bound] = 0
-	}
-	var worst []broker.Held // in order, each tenant once
+	within := make([]uint64, len(leftBuckets)+1) // how many have what is left in this bucket alone; the last: beyond them
+	var worst []broker.Held                      // in order, each tenant once
 	for h := range m.held() {
 		left := h.Left.Seconds()
-		count++
 		sum += left
-		for _, bound := range leftBuckets {
-			if left <= bound {
-				buckets[bound]++
-			}
-		}
+		bucket, _ := slices.BinarySearch(leftBuckets, left)
+		within[bucket]++
 		worst = insert(worst, h)
 	}
+	var count uint64
+	buckets := make(map[float64]uint64, len(leftBuckets))
+	for n, bound := range leftBuckets {
+		count += within[n]
+		buckets[bound] = count
+	}
+	count += within[len(leftBuckets)]
 	ch <- prometheus.MustNewConstHistogram(heldDesc, count, sum, buckets)
 	for _, h := range worst {
 		ch <- prometheus.MustNewConstMetric(worstDesc, prometheus.GaugeValue, h.Left.Seconds(), h.Tenant)
