@@ -22,7 +22,7 @@ var (
 	heldDesc = prometheus.NewDesc("tokenbroker_held_token_left_seconds",
 		"How long the tokens live that are in use or kept warm here, as it is now: unlike those of other histograms, the counts also go down, and are not for rate(). 0: ended, and not replaced.", nil, nil)
 	worstDesc = prometheus.NewDesc("tokenbroker_tenant_token_left_seconds",
-		"The same of the ten tenants whose tokens end first.", []string{"tenant"}, nil)
+		"How long the token lives, as it is now, of each of the ten tenants whose tokens end first: as in tokenbroker_held_token_left_seconds.", []string{"tenant"}, nil)
 )
 
 // heldMetrics shows how long the tokens live that a broker holds.

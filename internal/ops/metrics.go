@@ -16,7 +16,7 @@ type brokerMetrics struct {
 
 var (
 	answersDesc = prometheus.NewDesc("tokenbroker_answers_total",
-		"Tokens handed out, by where they came from: memory, or, when the caller had to wait, the store, an exchange that was made for it, or what it waited for together with others (waited).", []string{"from"}, nil)
+		"Tokens handed out, by where they came from: memory, or, when the caller had to wait, the store, an exchange that was made for it, or what it waited for together with others (waited). A watch counts when the token is news.", []string{"from"}, nil)
 	exchangesDesc = prometheus.NewDesc("tokenbroker_exchanges_total",
 		"Token requests made to the issuer, all attempts of one exchange counted once, by outcome. At least those with the outcome \"ok\" are billed.", []string{"outcome"}, nil)
 	limitDesc = prometheus.NewDesc("tokenbroker_exchange_rate_limit",
