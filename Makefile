@@ -75,6 +75,10 @@ licences: $(BIN)/go-licence-detector ## Generate docs/licences.md from the modul
 	.ci/licences/list >$(OUT)/licences.md
 	mv $(OUT)/licences.md docs/licences.md
 
+.PHONY: metrics
+metrics: ## Generate the table in docs/metrics.md from what a replica shows
+	go test -count=1 ./cmd/tokenbroker -run TestTheTableOfMetrics -update
+
 .PHONY: clean
 clean: ## Remove .tmp: everything built, and the tools
 	rm -rf $(OUT)

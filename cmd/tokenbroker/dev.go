@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/audit"
+	"smokeball.internal/tokenbroker/internal/ops"
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/seal"
@@ -71,7 +72,8 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	store, err := redisstore.Open(redisstore.Config{URL: redis.URL(), Prefix: "tokenbroker:", Keyset: keyset, Logger: log})
+	commands := ops.NewRedisObserver()
+	store, err := redisstore.Open(redisstore.Config{URL: redis.URL(), Prefix: "tokenbroker:", Keyset: keyset, Logger: log, Observer: commands})
 	if err != nil {
 		return err
 	}
@@ -79,7 +81,7 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	s, err := newService(serviceConfig{store: store, overrides: simulated(issuer.Addr()), watcher: reload.New(log), audit: records, log: log, drainTimeout: 5 * time.Second, embedded: true})
+	s, err := newService(serviceConfig{store: store, commands: commands, overrides: simulated(issuer.Addr()), watcher: reload.New(log), audit: records, log: log, drainTimeout: 5 * time.Second, embedded: true})
 	if err != nil {
 		return err
 	}

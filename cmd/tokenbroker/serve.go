@@ -10,6 +10,7 @@ import (
 
 	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/config"
+	"smokeball.internal/tokenbroker/internal/ops"
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/seal"
@@ -35,7 +36,8 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	if everybody, err := seal.WorldReadable(c.KeysetFile); err == nil && everybody {
 		log.Warn("every user of this machine may read the keyset file", "file", c.KeysetFile)
 	}
-	store, err := openStore(&c.Redis, keyset, log)
+	commands := ops.NewRedisObserver()
+	store, err := openStore(&c.Redis, keyset, log, commands)
 	if err != nil {
 		return err
 	}
@@ -57,8 +59,8 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("ops: %w", err)
 	}
 	s, err := newService(serviceConfig{
-		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log,
-		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
+		store: store, commands: commands, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log,
+		exchangeRate: c.ExchangeRate, tokenPrice: c.TokenPrice, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
 	})
 	if err != nil {
@@ -70,8 +72,8 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	return s.run(ctx, api, operators)
 }
 
-// openStore opens the store that the settings name.
-func openStore(c *config.Redis, keyset *seal.Keyset, log *slog.Logger) (*redisstore.Store, error) {
+// openStore opens the store that the settings name. An observer may be nil.
+func openStore(c *config.Redis, keyset *seal.Keyset, log *slog.Logger, observer redisstore.Observer) (*redisstore.Store, error) {
 	password, err := c.RedisPassword()
 	if err != nil {
 		return nil, fmt.Errorf("redis password: %w", err)
@@ -82,6 +84,6 @@ func openStore(c *config.Redis, keyset *seal.Keyset, log *slog.Logger) (*redisst
 	}
 	return redisstore.Open(redisstore.Config{
 		URL: c.RedisURL, Password: password, SentinelPassword: sentinelPassword,
-		Prefix: c.RedisPrefix, Keyset: keyset, Logger: log,
+		Prefix: c.RedisPrefix, Keyset: keyset, Logger: log, Observer: observer,
 	})
 }

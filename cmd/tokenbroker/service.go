@@ -22,6 +22,7 @@ import (
 // serviceConfig is where production and development differ.
 type serviceConfig struct {
 	store            *redisstore.Store
+	commands         *ops.RedisObserver // of the store
 	overrides        smokeball.Overrides
 	callers          *callers // nil: everyone is an administrator
 	watcher          *reload.Watcher
@@ -29,6 +30,7 @@ type serviceConfig struct {
 	auditStrict      bool
 	log              *slog.Logger
 	exchangeRate     float64       // 0: broker's default
+	tokenPrice       float64       // 0: without metrics of cost
 	maxStaleness     time.Duration // 0: broker's default
 	maxConnectionAge time.Duration
 	drainTimeout     time.Duration
@@ -55,9 +57,14 @@ func newService(c serviceConfig) (*service, error) {
 	})
 	registry := broker.NewRegistry(tokens, c.store)
 	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
+	metrics.MustRegister(ops.BuildInfo(version), ops.StoreMetrics(c.store.Stats), c.commands)
+	if c.tokenPrice > 0 {
+		metrics.MustRegister(ops.CostMetrics(tokens.Stats, c.tokenPrice))
+	}
 	guard, certificates := access.Unguarded(tokens), (*access.Certificates)(nil)
 	if c.callers != nil {
 		guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates
+		metrics.MustRegister(ops.CertificateMetrics(certificates.Ends))
 	}
 	api, err := rpc.NewServer(rpc.Config{
 		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, Guard: guard, Certificates: certificates, Audit: c.audit,

@@ -47,7 +47,7 @@ func (d *direct) open(ctx context.Context, out output) (*redisstore.Store, error
 
 // openWith is open with a keyset that was read already.
 func (d *direct) openWith(keyset *seal.Keyset, out output) (*redisstore.Store, error) {
-	return openStore(&d.Redis, keyset, slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	return openStore(&d.Redis, keyset, slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: slog.LevelWarn})), nil)
 }
 
 type exportCommand struct {

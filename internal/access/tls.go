@@ -26,6 +26,7 @@ type Certificates struct {
 type trust struct {
 	number uint64
 	roots  *x509.CertPool
+	ends   time.Time // the first of them to
 }
 
 // SetServer sets the server's certificate chain and key, PEM. Connections that
@@ -42,7 +43,7 @@ func (c *Certificates) SetServer(certificate, key []byte) error {
 // SetAuthorities sets the authorities of callers, PEM. A caller that is connected
 // by the word of one that is not among them any more is refused from then on.
 func (c *Certificates) SetAuthorities(bundle []byte) error {
-	roots := x509.NewCertPool()
+	next := &trust{number: 1, roots: x509.NewCertPool()}
 	found := 0
 	for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
 		if block.Type != "CERTIFICATE" {
@@ -52,18 +53,43 @@ func (c *Certificates) SetAuthorities(bundle []byte) error {
 		if err != nil {
 			return fmt.Errorf("certificate %d of the bundle: %w", found+1, err)
 		}
-		roots.AddCert(authority)
+		next.roots.AddCert(authority)
+		next.ends = earlier(next.ends, authority.NotAfter)
 		found++
 	}
 	if found == 0 {
 		return errors.New("there is no PEM certificate in the bundle")
 	}
-	next := &trust{number: 1, roots: roots}
 	if before := c.trust.Load(); before != nil {
 		next.number = before.number + 1
 	}
 	c.trust.Store(next)
 	return nil
+}
+
+// Ends returns when the first certificate ends of those in force: of the server's
+// chain, and of the authorities of callers, of which others may still be good. A zero
+// time means that there are none.
+func (c *Certificates) Ends() (server, authorities time.Time) {
+	if pair := c.server.Load(); pair != nil {
+		for _, der := range pair.Certificate {
+			if certificate, err := x509.ParseCertificate(der); err == nil { // Of the server's own it was seen.
+				server = earlier(server, certificate.NotAfter)
+			}
+		}
+	}
+	if trust := c.trust.Load(); trust != nil {
+		authorities = trust.ends
+	}
+	return server, authorities
+}
+
+// earlier returns the earlier of two times, of which a zero one is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // Config returns the configuration of a server that uses what is set when a

@@ -42,14 +42,15 @@ var errPutOff = errors.New("put off")
 
 // budget is what the fleet allows itself with each issuer.
 type budget struct {
-	cost  time.Duration // of an exchange
-	burst int
+	perSecond float64       // exchanges
+	cost      time.Duration // of an exchange
+	burst     int
 }
 
 // newBudget returns the budget for this many exchanges per second.
 func newBudget(perSecond float64) budget {
 	cost := max(time.Microsecond, time.Duration(float64(time.Second)/perSecond))
-	return budget{cost, int(max(1, burstTime/cost))}
+	return budget{perSecond, cost, int(max(1, burstTime/cost))}
 }
 
 // gate is what stands before one issuer: each token endpoint is on a host of its

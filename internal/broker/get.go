@@ -24,7 +24,11 @@ type Answer struct {
 // if it is due, it is replaced behind the caller's back.
 func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast time.Duration) (*Answer, error) {
 	return b.answer(ctx, id, scopes, func(ctx context.Context, e *entry) (*token.Token, error) {
-		return b.get(ctx, e, atLeast)
+		t, held, err := b.get(ctx, e, atLeast)
+		if held {
+			b.stats.fromMemory.Add(1)
+		}
+		return t, err
 	})
 }
 
@@ -101,14 +105,15 @@ func (b *Broker) find(ctx context.Context, s *subject, scopes []string, find fun
 	return find(ctx, e)
 }
 
-// get is the rule of Get for one key.
-func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*token.Token, error) {
+// get is the rule of Get for one key. held says that the token was in memory;
+// else it was waited for, and is counted.
+func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (t *token.Token, held bool, err error) {
 	// A token from another replica may be about to end, or too short for this
 	// caller. Three looks are one more than it takes.
 	for range 3 {
 		now := time.Now()
 		if t := e.usable(now, 0); t != nil && tooMuch(t, atLeast) {
-			return nil, ErrMinRemaining
+			return nil, false, ErrMinRemaining
 		}
 		if t := e.usable(now, atLeast); t != nil {
 			if !e.used.Load() {
@@ -118,27 +123,26 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (*tok
 			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
 				b.fly(e, order{replaces: t.ID, ahead: true}) // Behind the caller's back.
 			}
-			b.stats.fromMemory.Add(1)
-			return t, nil
+			return t, true, nil
 		}
 		var o order
 		if t := e.usable(now, 0); t != nil {
 			o.replaces = t.ID
 		}
 		if f := e.failure.Load(); f.Holds(now) {
-			return nil, f
+			return nil, false, f
 		}
 		e.used.Store(true) // So that the entry is not dropped meanwhile.
 		t, err := b.join(ctx, e, o)
 		if err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		// One that cannot be kept is handed out to those who have waited for it.
 		if now = time.Now(); !tooMuch(t, atLeast) && (t.Usable(now, atLeast) || !t.Usable(now, 0)) {
-			return t, nil
+			return t, false, nil
 		}
 	}
-	return nil, ErrMinRemaining
+	return nil, false, ErrMinRemaining
 }
 
 // tooMuch says that no token like t lives for atLeast, or only one that was
@@ -156,8 +160,11 @@ func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token
 		return held, nil
 	}
 	if held == nil {
-		t, err := b.get(ctx, e, 0)
+		t, inMemory, err := b.get(ctx, e, 0)
 		if err != nil || t.ID != rejected {
+			if inMemory { // Since a moment ago.
+				b.stats.fromMemory.Add(1)
+			}
 			return t, err
 		}
 		held = t

@@ -29,7 +29,8 @@ func (nobody) Replaced(time.Duration)                       {}
 
 // Stats counts what the broker has done since it was made, and says how it is.
 type Stats struct {
-	// FromMemory counts answers with a token that was held. The callers of the others
+	// FromMemory counts answers with a token that was held; those of a watch, if they
+	// were news. The callers of the others
 	// waited: FromStore counts those for which the store had a token by then,
 	// FromExchange those for which one was bought, and Joined those who waited for what
 	// another caller, or a refresh ahead, had begun.
@@ -52,6 +53,9 @@ type Stats struct {
 	Watches int
 	// Issuers says of each token endpoint that was asked whether exchanges are made.
 	Issuers map[string]IssuerState
+	// ExchangeRate is how many exchanges per second the fleet allows itself with one
+	// issuer.
+	ExchangeRate float64
 	// Deaf says that changes were not heard for longer than Config.MaxStaleness.
 	Deaf bool
 }
@@ -106,7 +110,7 @@ func (b *Broker) Stats() Stats {
 		Bought: b.stats.bought.Load(), Failed: map[token.Class]uint64{},
 		OverBudget: b.stats.overBudget.Load(), Rested: b.stats.rested.Load(),
 		AheadFailed: b.stats.aheadFailed.Load(), LeaseWaits: b.stats.leaseWaits.Load(), Takeovers: b.stats.takeovers.Load(),
-		Watches: b.bells.listeners(), Issuers: map[string]IssuerState{}, Deaf: b.hearing.deaf.Load(),
+		Watches: b.bells.listeners(), Issuers: map[string]IssuerState{}, ExchangeRate: b.budget.perSecond, Deaf: b.hearing.deaf.Load(),
 	}
 	b.stats.mu.Lock()
 	for c, n := range b.stats.failed {

@@ -32,6 +32,31 @@ func (n *notes) Replaced(left time.Duration) {
 	n.left = append(n.left, left)
 }
 
+// A watch looks again and again, and passes on what is new.
+func TestAnswersOfAWatchAreCountedWhenTheyAreNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Register(t, "acme", nil)
+		b := fleet.Replicas[0]
+		get(t, b, "acme")
+		w := b.Watch("acme", nil)
+		defer w.Close()
+		looks, news := 0, 0
+		for begin := time.Now(); time.Since(begin) < 70*time.Minute; looks++ { // The token is replaced once.
+			_, isNews, err := w.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if isNews {
+				news++
+			}
+		}
+		if s := b.Stats(); s.FromMemory != uint64(news) || news != 2 || looks < 60 || s.FromExchange != 1 || s.Joined != 0 {
+			t.Errorf("%d looks, %d news: %+v", looks, news, s)
+		}
+	})
+}
+
 func TestAnswersAreCountedByWhereTheyCameFrom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fleet := brokertest.NewFleet(t, 1)

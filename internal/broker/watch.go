@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // Watch follows what Get answers for one tenant and set of scopes. It is for one
@@ -37,10 +39,18 @@ func (w *Watch) Next(ctx context.Context) (a *Answer, news bool, err error) {
 		return nil, false, err
 	}
 	changed := w.bell.listen() // Before looking: what changes meanwhile is heard.
-	if a, err = w.broker.Get(ctx, w.id, w.scopes, 0); err != nil {
+	var held bool
+	a, err = w.broker.answer(ctx, w.id, w.scopes, func(ctx context.Context, e *entry) (t *token.Token, err error) {
+		t, held, err = w.broker.get(ctx, e, 0)
+		return t, err
+	})
+	if err != nil {
 		return nil, false, err
 	}
 	news = w.last == nil || !w.last.same(a)
+	if news && held {
+		w.broker.stats.fromMemory.Add(1)
+	}
 	w.changed, w.last = changed, a
 	return a, news, nil
 }

@@ -42,6 +42,7 @@ type Serve struct {
 	APIOverride    []string `name:"api-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Address of the API to tell callers in place of Smokeball's, for example us/production=https://host/smokeball. They send tokens and API keys there. May be repeated. http:// only to loopback."`
 
 	ExchangeRate float64       `name:"exchange-rate" default:"25" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and twice as many at once after a quiet time. Who waits goes first. AWS allows 150 to all of Smokeball's partners together. Default ${default}."`
+	TokenPrice   float64       `name:"token-price" default:"0.00225" placeholder:"NUMBER" help:"What a token costs, for the metrics of cost, in the currency that they are to have; 0: no such metrics. The default is AWS's first tier, in US$. Default ${default}."`
 	MaxStaleness time.Duration `name:"max-staleness" default:"24h" placeholder:"DURATION" help:"How long tenants in memory are served while Redis is not heard, or has lost its registry: a tenant may have been disabled meanwhile. Default ${default}."`
 
 	MaxConnectionAge time.Duration `name:"max-connection-age" default:"5m" placeholder:"DURATION" help:"Ends gRPC connections of this age, so that a load balancer can spread them; 0: never. Default ${default}."`
@@ -56,6 +57,8 @@ const (
 	minExchangeRate = 0.2
 	// More than all that AWS allows an account.
 	maxExchangeRate = 1000
+	// In no currency a token costs more.
+	maxTokenPrice = 1_000_000
 	// Changes are heard of twice a second; a restart of Redis takes longer.
 	minStaleness = 10 * time.Second
 )
@@ -84,6 +87,8 @@ func (c *Serve) Validate() error {
 		return errors.New("--access-file is needed, since nobody may do anything without a rule (or --insecure, on a loopback address)")
 	case !(c.ExchangeRate >= minExchangeRate && c.ExchangeRate <= maxExchangeRate): // Nor NaN.
 		return fmt.Errorf("--exchange-rate must be from %v to %v", minExchangeRate, maxExchangeRate)
+	case !(c.TokenPrice >= 0 && c.TokenPrice <= maxTokenPrice): // Nor NaN.
+		return fmt.Errorf("--token-price must be from 0 to %v", maxTokenPrice)
 	case c.MaxStaleness < minStaleness:
 		return fmt.Errorf("--max-staleness must be %v at least", minStaleness)
 	case c.MaxConnectionAge < 0 || c.DrainTimeout < 0:

@@ -77,7 +77,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.GRPCAddr != "127.0.0.1:9090" || c.OpsAddr != "127.0.0.1:9091" || c.RedisURL != "redis://127.0.0.1:6379" ||
-		c.RedisPrefix != "tokenbroker:" || c.MaxConnectionAge != 5*time.Minute || c.DrainTimeout != 30*time.Second ||
+		c.RedisPrefix != "tokenbroker:" || c.MaxConnectionAge != 5*time.Minute || c.TokenPrice != 0.00225 || c.DrainTimeout != 30*time.Second ||
 		c.LogLevel != "info" || c.LogFormat != "json" || len(c.IssuerOverride)+len(c.APIOverride) != 0 {
 		t.Errorf("defaults are %+v", c)
 	}
@@ -135,6 +135,7 @@ redis-prefix: 0010
 keyset-file: /run/keyset
 insecure: true
 max-connection-age: 0s
+token-price: 0
 log-format: text
 `, nil)
 	if err != nil {
@@ -142,7 +143,7 @@ log-format: text
 	}
 	// What YAML would take for a number is still what was written.
 	if c.GRPCAddr != "127.0.0.1:1" || c.OpsAddr != "0.0.0.0:2" || c.RedisPasswordFile != "/run/redis" || c.RedisSentinelPasswordFile != "/run/sentinels" || c.RedisPrefix != "0010" ||
-		!c.Insecure || c.MaxConnectionAge != 0 || c.LogFormat != "text" {
+		!c.Insecure || c.MaxConnectionAge != 0 || c.TokenPrice != 0 || c.LogFormat != "text" {
 		t.Errorf("got %+v", c)
 	}
 }
@@ -199,6 +200,9 @@ func TestBadFlags(t *testing.T) {
 		"no exchanges":       {"--keyset-file=k", "--insecure", "--exchange-rate=0"},
 		"too many exchanges": {"--keyset-file=k", "--insecure", "--exchange-rate=1001"},
 		"no rate":            {"--keyset-file=k", "--insecure", "--exchange-rate=NaN"},
+		"a price below 0":    {"--keyset-file=k", "--insecure", "--token-price=-0.1"},
+		"no price":           {"--keyset-file=k", "--insecure", "--token-price=NaN"},
+		"no end of a price":  {"--keyset-file=k", "--insecure", "--token-price=+Inf"},
 		"no staleness":       {"--keyset-file=k", "--insecure", "--max-staleness=0s"},
 		"unknown log level":  {"--keyset-file=k", "--insecure", "--log-level=trace"},
 		"unknown log format": {"--keyset-file=k", "--insecure", "--log-format=xml"},

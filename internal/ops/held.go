@@ -22,7 +22,7 @@ var (
 	heldDesc = prometheus.NewDesc("tokenbroker_held_token_left_seconds",
 		"How long the tokens live that are in use or kept warm here, as it is now: unlike those of other histograms, the counts also go down, and are not for rate(). 0: ended, and not replaced.", nil, nil)
 	worstDesc = prometheus.NewDesc("tokenbroker_tenant_token_left_seconds",
-		"The same of the ten tenants whose tokens end first.", []string{"tenant"}, nil)
+		"How long the token lives, as it is now, of each of the ten tenants whose tokens end first: as in tokenbroker_held_token_left_seconds.", []string{"tenant"}, nil)
 )
 
 // heldMetrics shows how long the tokens live that a broker holds.
@@ -40,24 +40,23 @@ func (m heldMetrics) Describe(ch chan<- *prometheus.Desc) {
 
 // Collect sends the metrics.
 func (m heldMetrics) Collect(ch chan<- prometheus.Metric) {
-	var count uint64
 	var sum float64
-	buckets := make(map[float64]uint64, len(leftBuckets))
-	for _, bound := range leftBuckets {
-		buckets[bound] = 0
-	}
-	var worst []broker.Held // in order, each tenant once
+	within := make([]uint64, len(leftBuckets)+1) // how many have what is left in this bucket alone; the last: beyond them
+	var worst []broker.Held                      // in order, each tenant once
 	for h := range m.held() {
 		left := h.Left.Seconds()
-		count++
 		sum += left
-		for _, bound := range leftBuckets {
-			if left <= bound {
-				buckets[bound]++
-			}
-		}
+		bucket, _ := slices.BinarySearch(leftBuckets, left)
+		within[bucket]++
 		worst = insert(worst, h)
 	}
+	var count uint64
+	buckets := make(map[float64]uint64, len(leftBuckets))
+	for n, bound := range leftBuckets {
+		count += within[n]
+		buckets[bound] = count
+	}
+	count += within[len(leftBuckets)]
 	ch <- prometheus.MustNewConstHistogram(heldDesc, count, sum, buckets)
 	for _, h := range worst {
 		ch <- prometheus.MustNewConstMetric(worstDesc, prometheus.GaugeValue, h.Left.Seconds(), h.Tenant)

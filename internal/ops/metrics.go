@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // brokerMetrics shows a broker's counts.
@@ -15,9 +16,11 @@ type brokerMetrics struct {
 
 var (
 	answersDesc = prometheus.NewDesc("tokenbroker_answers_total",
-		"Tokens handed out, by where they came from: memory, or, when the caller had to wait, the store, an exchange that was made for it, or what it waited for together with others (waited).", []string{"from"}, nil)
+		"Tokens handed out, by where they came from: memory, or, when the caller had to wait, the store, an exchange that was made for it, or what it waited for together with others (waited). A watch counts when the token is news.", []string{"from"}, nil)
 	exchangesDesc = prometheus.NewDesc("tokenbroker_exchanges_total",
 		"Token requests made to the issuer, all attempts of one exchange counted once, by outcome. At least those with the outcome \"ok\" are billed.", []string{"outcome"}, nil)
+	limitDesc = prometheus.NewDesc("tokenbroker_exchange_rate_limit",
+		"Exchanges per second that the whole fleet allows itself with one issuer (--exchange-rate).", nil, nil)
 	putOffDesc = prometheus.NewDesc("tokenbroker_exchanges_put_off_total",
 		"Token requests that were not made for now: the fleet's budget for the issuer was used up, or the issuer is given a rest after failures for several tenants.", []string{"because"}, nil)
 	aheadFailedDesc = prometheus.NewDesc("tokenbroker_refreshes_ahead_failed_total",
@@ -39,7 +42,7 @@ func BrokerMetrics(stats func() broker.Stats) prometheus.Collector { return brok
 
 // Describe sends the descriptions of the metrics.
 func (m brokerMetrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, desc := range []*prometheus.Desc{answersDesc, exchangesDesc, putOffDesc, aheadFailedDesc, leaseWaitsDesc, takeoversDesc, issuerDesc, watchesDesc, hearingDesc} {
+	for _, desc := range []*prometheus.Desc{answersDesc, exchangesDesc, limitDesc, putOffDesc, aheadFailedDesc, leaseWaitsDesc, takeoversDesc, issuerDesc, watchesDesc, hearingDesc} {
 		ch <- desc
 	}
 }
@@ -58,9 +61,10 @@ func (m brokerMetrics) Collect(ch chan<- prometheus.Metric) {
 	count(answersDesc, stats.FromExchange, "exchange")
 	count(answersDesc, stats.Joined, "waited")
 	count(exchangesDesc, stats.Bought, "ok")
-	for class, n := range stats.Failed {
-		count(exchangesDesc, n, string(class))
+	for _, class := range token.Classes() {
+		count(exchangesDesc, stats.Failed[class], string(class))
 	}
+	gauge(limitDesc, stats.ExchangeRate)
 	count(putOffDesc, stats.OverBudget, "budget")
 	count(putOffDesc, stats.Rested, "rest")
 	count(aheadFailedDesc, stats.AheadFailed)

@@ -175,13 +175,15 @@ func TestMetrics(t *testing.T) {
 	wantLines(t, read(), `tokenbroker_exchanges_total{outcome="ok"} 0`, `tokenbroker_answers_total{from="memory"} 0`,
 		"go_goroutines ", "process_start_time_seconds ")
 	o.stats.Store(&broker.Stats{FromMemory: 7, FromStore: 4, FromExchange: 2, Joined: 3, Bought: 2, Failed: map[token.Class]uint64{token.Throttled: 5, token.Malformed: 1},
-		AheadFailed: 6, LeaseWaits: 9, Takeovers: 8, Watches: 11, Issuers: map[string]broker.IssuerState{
+		AheadFailed: 6, LeaseWaits: 9, Takeovers: 8, Watches: 11, ExchangeRate: 12.5, Issuers: map[string]broker.IssuerState{
 			// On one host, as overrides may have them.
 			"https://auth.test/us/token": broker.Serving, "https://auth.test/au/token": broker.Resting, "https://auth.test/uk/token": broker.Tried}})
 	wantLines(t, read(),
 		`tokenbroker_exchanges_total{outcome="ok"} 2`,
 		`tokenbroker_exchanges_total{outcome="throttled"} 5`,
 		`tokenbroker_exchanges_total{outcome="malformed"} 1`,
+		`tokenbroker_exchanges_total{outcome="credentials_rejected"} 0`,
+		"tokenbroker_exchange_rate_limit 12.5",
 		`tokenbroker_answers_total{from="memory"} 7`,
 		`tokenbroker_answers_total{from="store"} 4`,
 		`tokenbroker_answers_total{from="exchange"} 2`,

@@ -16,6 +16,8 @@ const (
 	// How long one read waits for changes: the longest that Follow takes to end
 	// while Redis answers.
 	followBlock = 500 * time.Millisecond
+	// How many changes are read at a time.
+	followBatch = 1000
 	// The longest wait between two tries to reach Redis.
 	maxFollowBackoff = 2 * time.Second
 )
@@ -60,6 +62,8 @@ func (s *Store) Follow(ctx context.Context, l Listener) {
 				lost = now
 				s.reportLoss(ctx, lost)
 			}
+			s.hearing.some.Store(true)
+			s.hearing.lost.Store(lost)
 			if backoff > 0 {
 				s.log.InfoContext(ctx, "redis serves again")
 			}
@@ -94,13 +98,14 @@ func (s *Store) reportLoss(ctx context.Context, lost bool) {
 // answer, with the name that the registry was known by before, and the one it has.
 func (s *Store) follow(ctx context.Context, l Listener, last *string, reached func(before, registry string)) error {
 	for ctx.Err() == nil {
-		streams, err := s.read(ctx, *last)
+		sent := time.Now()
+		streams, whole, err := s.read(ctx, *last)
 		if err != nil {
 			return err
 		}
 		// Each time, and after the read: the client reconnects by itself, perhaps to
 		// a Redis that has lost its data, and l may be slower than the changes come.
-		before := s.knownRegistry()
+		before, asked := s.knownRegistry(), time.Now()
 		lost, newest, registry, err := s.gap(ctx, *last)
 		if err != nil {
 			return err
@@ -124,25 +129,32 @@ func (s *Store) follow(ctx context.Context, l Listener, last *string, reached fu
 			}
 		}
 		l.Heard()
+		switch {
+		case *last == newest:
+			s.hearing.toldUpTo(asked)
+		case whole: // There are others since.
+			s.hearing.toldUpTo(sent)
+		}
 	}
 	return ctx.Err()
 }
 
-// read waits for changes behind last; after a while there are none. If last is
-// empty, there is no place yet to read from.
-func (s *Store) read(ctx context.Context, last string) ([]redis.XStream, error) {
+// read waits for changes behind last; after a while there are none. whole says
+// that these are all that there were when it began to read. If last is empty, there is no
+// place yet to read from.
+func (s *Store) read(ctx context.Context, last string) (streams []redis.XStream, whole bool, err error) {
 	if last == "" {
-		return nil, nil
+		return nil, false, nil
 	}
 	// For a command that blocks, the client's own timeout is ten seconds longer
 	// than the block, and it does not hear of the end of ctx.
 	ctx, cancel := context.WithTimeout(ctx, followBlock+commandTimeout)
 	defer cancel()
-	streams, err := s.client.XRead(ctx, &redis.XReadArgs{Streams: []string{s.changesKey(), last}, Count: 1000, Block: followBlock}).Result()
+	streams, err = s.client.XRead(ctx, &redis.XReadArgs{Streams: []string{s.changesKey(), last}, Count: followBatch, Block: followBlock}).Result()
 	if errors.Is(err, redis.Nil) {
-		return nil, nil
+		return nil, true, nil
 	}
-	return streams, err
+	return streams, len(streams) == 1 && len(streams[0].Messages) < followBatch, err
 }
 
 // gap says whether changes behind last may be gone from the stream: always if

@@ -38,6 +38,8 @@ type fixture struct {
 	raw    *redis.Client // sees what is really there
 	keyset *seal.Keyset
 	log    *logBuffer
+
+	observer redisstore.Observer // of the stores that are opened; nil: nobody
 }
 
 // onBoth runs a test on redis-server and on the embedded store: whoever develops
@@ -86,7 +88,7 @@ func (f *fixture) openAt(t *testing.T, url string, keyset *seal.Keyset) *redisst
 func (f *fixture) openUnder(t *testing.T, url, prefix string, keyset *seal.Keyset) *redisstore.Store {
 	t.Helper()
 	s, err := redisstore.Open(redisstore.Config{
-		URL: url, Prefix: prefix, Keyset: keyset, Logger: slog.New(slog.NewTextHandler(f.log, nil)),
+		URL: url, Prefix: prefix, Keyset: keyset, Logger: slog.New(slog.NewTextHandler(f.log, nil)), Observer: f.observer,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync/atomic"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -37,6 +38,8 @@ type Config struct {
 	Keyset *seal.Keyset
 	// Logger gets what cannot be returned as an error. Required.
 	Logger *slog.Logger
+	// Observer is told how long commands take; nil: nobody is.
+	Observer Observer
 }
 
 // Store is the part of Redis that the brokers of one fleet share. It is safe for
@@ -51,6 +54,9 @@ type Store struct {
 
 	replica  string                 // names this replica among the fleet's
 	registry atomic.Pointer[string] // the registry's name; nil until there was one
+
+	hearing  hearing
+	refusals refusals
 }
 
 // Open returns a store. It does not connect: a Redis that is away now may be
@@ -74,11 +80,16 @@ func Open(c Config) (*Store, error) {
 		return nil, err
 	}
 	client.AddHook(reducing{})
+	if c.Observer != nil {
+		measure(client, c.Observer)
+	}
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
-		swaps: make(chan struct{}, maxSwaps)}, nil
+	s := &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
+		swaps: make(chan struct{}, maxSwaps)}
+	s.hearing.toldUpTo(time.Now())
+	return s, nil
 }
 
 // Close ends the connections.

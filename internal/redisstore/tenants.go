@@ -198,6 +198,7 @@ func (s *Store) openTenant(id, record string) (*tenant.Tenant, error) {
 	etag, sealed := splitEtag(record)
 	t, err := s.unsealTenant(id, etag, sealed)
 	if err != nil {
+		s.refusals.tenants.Add(1)
 		return &tenant.Tenant{ID: id, Etag: etag}, fmt.Errorf("%w: %w", tenant.ErrUnreadable, err)
 	}
 	return t, nil

@@ -104,7 +104,8 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 }
 
 // openToken opens a record that had this much left when it was asked for.
-func (s *Store) openToken(k token.Key, record string, asked time.Time, left time.Duration) (*token.Token, error) {
+func (s *Store) openToken(k token.Key, record string, asked time.Time, left time.Duration) (t *token.Token, err error) {
+	defer count(&s.refusals.tokens, &err)
 	r, _, err := s.unsealToken(s.tokenKey(k), record)
 	if err != nil {
 		return nil, err
@@ -142,7 +143,8 @@ func (s *Store) unsealToken(key, record string) (r tokenRecord, plain []byte, er
 	return r, plain, nil
 }
 
-func (s *Store) openFailure(k token.Key, sealed string, retryAt time.Time) (*token.Failure, error) {
+func (s *Store) openFailure(k token.Key, sealed string, retryAt time.Time) (f *token.Failure, err error) {
+	defer count(&s.refusals.failures, &err)
 	r, _, err := s.unsealFailure(s.failureKey(k), sealed)
 	if err != nil {
 		return nil, err

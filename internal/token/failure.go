@@ -28,6 +28,11 @@ const (
 	Malformed Class = "malformed"
 )
 
+// Classes returns all classes.
+func Classes() []Class {
+	return []Class{CredentialsRejected, GrantRejected, ScopeRejected, Throttled, Blocked, Unavailable, Malformed}
+}
+
 // Permanent says whether the failure stays until somebody changes something.
 func (c Class) Permanent() bool {
 	return c == CredentialsRejected || c == GrantRejected || c == ScopeRejected
