@@ -53,7 +53,9 @@ func TestAdministratorsAreNotServedWhileRedisIsAwayAndCallersAre(t *testing.T) {
 	f := startFleet(t, 1)
 	conn := f.conns[0]
 	both := func(wantTokens, wantTenants healthpb.HealthCheckResponse_ServingStatus) func() bool {
-		return func() bool { return healthOf(t, conn, tokens) == wantTokens && healthOf(t, conn, tenants) == wantTenants }
+		return func() bool {
+			return healthOf(t, conn, tokens) == wantTokens && healthOf(t, conn, tenants) == wantTenants
+		}
 	}
 	const serving, not = healthpb.HealthCheckResponse_SERVING, healthpb.HealthCheckResponse_NOT_SERVING
 	until(t, "both are served", both(serving, serving))
