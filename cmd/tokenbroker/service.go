@@ -43,6 +43,7 @@ type service struct {
 	api      *rpc.Server
 	ops      *ops.Server
 	warnings *ops.RedisWarnings
+	secrets  *ops.SecretAges
 }
 
 func newService(c serviceConfig) (*service, error) {
@@ -65,9 +66,10 @@ func newService(c serviceConfig) (*service, error) {
 		return nil, err
 	}
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
-	metrics.MustRegister(warnings)
+	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
+	metrics.MustRegister(warnings, secrets)
 	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
-	return &service{c, tokens, guard, registry, api, operators, warnings}, nil
+	return &service{c, tokens, guard, registry, api, operators, warnings, secrets}, nil
 }
 
 // look returns what the store warns of, by kind.
@@ -102,6 +104,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 		}
 		return nil
 	})
+	tasks.Go(func() error { <-ready; s.secrets.Watch(starting); return nil })
 	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
 
 	select {
