@@ -51,7 +51,7 @@ type Store struct {
 
 	replica  string                 // names this replica among the fleet's
 	registry atomic.Pointer[string] // the registry's name; nil until there was one
-	unplaced atomic.Int64           // how many tenants the index of secrets lacks for good
+	unplaced atomic.Int64           // how many tenants the index of secrets lacked when it was last completed
 }
 
 // Open returns a store. It does not connect: a Redis that is away now may be
