@@ -14,7 +14,6 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"smokeball.internal/tokenbroker/internal/redisstore"
-	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
 )
@@ -188,53 +187,36 @@ func (f *fixture) commands(t *testing.T) string {
 	return ""
 }
 
-// What changes while the index is completed finds the place that it has then.
+// What a tenant's change says of its place is not undone by who read it before.
 func TestTenantsChangeWhileTheIndexOfSecretsIsCompleted(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t, redistest.Start(t).URL())
-	ctx := t.Context()
-	var changing, completing sync.WaitGroup
-	done := make(chan struct{})
-	completing.Go(func() {
-		for {
-			select {
-			case <-done:
-				return
-			default:
-				f.raw.Del(ctx, secretsKey)
-				if _, err := f.SecretAges(ctx, nil, 10); err != nil {
-					t.Error(err)
-				}
+	onBoth(t, func(t *testing.T, f *fixture) {
+		ctx := t.Context()
+		disabled, deleted := f.create(t, newTenant("disabled")), f.create(t, newTenant("deleted"))
+		f.raw.Del(ctx, secretsKey)
+		f.raw.ZAdd(ctx, secretsKey, redis.Z{Score: 1, Member: "registered-again"})
+		line := newLine(t, f.url)
+		s := f.openAt(t, line.url(), f.keyset)
+		line.onAnswer("HMGET", sync.OnceFunc(func() {
+			disabled.Disabled = true
+			if _, err := f.UpdateTenant(ctx, *disabled); err != nil {
+				t.Error(err)
 			}
+			if err := f.DeleteTenant(ctx, "deleted", deleted.Etag); err != nil {
+				t.Error(err)
+			}
+			if _, err := f.CreateTenant(ctx, newTenant("registered-again")); err != nil {
+				t.Error(err)
+			}
+		}))
+		if found, err := s.SecretAges(ctx, nil, 10); err != nil || found.Count != 1 {
+			t.Errorf("%+v, error %v", found, err)
+		}
+		places := map[string]float64{}
+		for _, z := range f.raw.ZRangeWithScores(ctx, secretsKey, 0, -1).Val() {
+			places[fmt.Sprint(z.Member)] = z.Score
+		}
+		if len(places) != 2 || !math.IsInf(places["disabled"], 1) || places["registered-again"] < float64(time.Now().Add(-time.Hour).Unix()) {
+			t.Errorf("places: %v", places)
 		}
 	})
-	want := map[string]bool{} // Whether it is disabled.
-	for n := range 8 {
-		id := fmt.Sprintf("t%d", n)
-		current := f.create(t, newTenant(id))
-		want[id] = n%2 == 0
-		changing.Go(func() {
-			for round := range 101 {
-				current.Disabled = (round+n)%2 == 0
-				updated, err := f.UpdateTenant(ctx, *current)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				current = updated
-			}
-		})
-	}
-	changing.Wait()
-	close(done)
-	completing.Wait()
-	if found, err := f.SecretAges(ctx, nil, 10); err != nil || found.Count != 4 {
-		t.Errorf("%d secrets in use, error %v", found.Count, err)
-	}
-	for _, z := range f.raw.ZRangeWithScores(ctx, secretsKey, 0, -1).Val() {
-		id := fmt.Sprint(z.Member)
-		if disabled, ok := want[id]; !ok || math.IsInf(z.Score, 1) != disabled {
-			t.Errorf("%s, disabled %v, has the place %v", id, disabled, z.Score)
-		}
-	}
 }
