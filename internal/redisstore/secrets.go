@@ -38,7 +38,7 @@ func placesOf(t *tenant.Tenant) places {
 
 // SecretAges says how old the client secrets are by this machine's clock: how many
 // there are, how many are no older than each of ages, and which are the oldest, up
-// to a number. It reads an index and opens no record.
+// to a number. It reads an index, which is not sealed, and opens no record.
 //
 // Where brokers from before that index have written, it lacks places, or has some of
 // tenants that were deleted. A call that finds as much, by the number of tenants and
@@ -84,7 +84,7 @@ func (s *Store) readSecretAges(ctx context.Context, ages []time.Duration, oldest
 		found.Within = append(found.Within, uint64(n.Val()))
 	}
 	for _, z := range first.Val() {
-		if id, ok := z.Member.(string); ok && !math.IsInf(z.Score, 1) {
+		if id, ok := z.Member.(string); ok && tenantID.MatchString(id) && !math.IsInf(z.Score, 1) {
 			found.Oldest = append(found.Oldest, tenant.SecretAge{Tenant: id, Since: time.Unix(int64(z.Score), 0).UTC()})
 		}
 	}

@@ -73,7 +73,7 @@ func TestASecretIsAsOldAsSinceItWasSet(t *testing.T) {
 		f.wantAges(t, "nobody there", "0 [0 0 0]")
 		f.put(t, f.raw, "rotated", now.Add(-800*day), map[string]any{"client_secret_updated": now.Add(-100 * day)})
 		f.put(t, f.raw, "unknown", now.Add(-700*day), nil)
-		fresh := f.create(t, newTenant("fresh"))
+		f.create(t, newTenant("fresh"))
 		f.wantAges(t, "three", "3 [1 1 2] unknown:700.0 rotated:100.0")
 
 		update := func(id string, change func(*tenant.Tenant)) *tenant.Tenant {
@@ -101,7 +101,7 @@ func TestASecretIsAsOldAsSinceItWasSet(t *testing.T) {
 		update("fresh", disable)
 		f.wantAges(t, "two are disabled", "1 [0 0 1] rotated:100.0")
 		update("unknown", func(c *tenant.Tenant) { c.Disabled = false })
-		fresh = update("fresh", func(c *tenant.Tenant) { c.Disabled = false })
+		fresh := update("fresh", func(c *tenant.Tenant) { c.Disabled = false })
 		f.wantAges(t, "and enabled", "3 [1 1 2] unknown:700.0 rotated:100.0")
 
 		unknown = update("unknown", func(c *tenant.Tenant) { c.Secret = tenant.Secret{Value: secret.New("another")} })
@@ -115,6 +115,19 @@ func TestASecretIsAsOldAsSinceItWasSet(t *testing.T) {
 			}
 		}
 		f.wantAges(t, "one is left", "1 [1 1 1] unknown:0.0")
+	})
+}
+
+// Whoever writes to Redis can put anything there, and a metric's label is not anything.
+func TestWhatIsNoTenantHasNoOldSecret(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		f.create(t, newTenant("acme"))
+		for _, key := range []string{indexKey, secretsKey} {
+			if err := f.raw.ZAdd(t.Context(), key, redis.Z{Member: "\xff"}).Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.wantAges(t, "beside what is none", "2 [1 1 1] acme:0.0")
 	})
 }
 
