@@ -152,7 +152,7 @@ var commandStat = regexp.MustCompile(`(?m)^cmdstat_(\S+):calls=(\d+)`)
 // walkers are commands that go through all of something, or may.
 var walkers = []string{
 	"hgetall", "hkeys", "hvals", "hscan", "hrandfield", "scan", "keys", "randomkey", "dump", "sort", "sort_ro", "smembers", "sscan",
-	"zscan", "zrangebyscore", "zrevrange", "zrevrangebylex", "zrevrangebyscore", "zlexcount", "zcount", "zrandmember", "zrangestore",
+	"zscan", "zrangebyscore", "zrevrange", "zrevrangebylex", "zrevrangebyscore", "zlexcount", "zrandmember", "zrangestore",
 }
 
 // watched returns what Redis was given since watch. It is an error if that was
@@ -182,7 +182,10 @@ func watched(t *testing.T, store *redistest.Server) use {
 		if name == "zrange" || name == "zrangebylex" {
 			ranges++
 		}
-		if slices.Contains(entry.Args, "tokenbroker:{tenants}:index") && !strings.HasPrefix(name, "eval") {
+		if name == "zrange" && !slices.Equal(entry.Args[1:], []string{"tokenbroker:{tenants}:secrets", "0", "9", "withscores"}) {
+			t.Errorf("read: %q", entry.Args)
+		}
+		if slices.Contains(entry.Args, "tokenbroker:{tenants}:index") && !strings.HasPrefix(name, "eval") && name != "zcard" {
 			u.pages = append(u.pages, entry.Args)
 		}
 	}

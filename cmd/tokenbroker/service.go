@@ -46,6 +46,7 @@ type service struct {
 	api      *rpc.Server
 	ops      *ops.Server
 	warnings *ops.RedisWarnings
+	secrets  *ops.SecretAges
 	reached  chan struct{} // closed when Redis has been reached
 }
 
@@ -74,9 +75,13 @@ func newService(c serviceConfig) (*service, error) {
 		return nil, err
 	}
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
-	metrics.MustRegister(warnings)
+	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
+	metrics.MustRegister(warnings, secrets)
 	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
-	return &service{c, tokens, guard, registry, api, operators, warnings, make(chan struct{})}, nil
+	return &service{
+		serviceConfig: c, broker: tokens, guard: guard, registry: registry, api: api, ops: operators,
+		warnings: warnings, secrets: secrets, reached: make(chan struct{}),
+	}, nil
 }
 
 // look returns what the store warns of, by kind.
@@ -106,15 +111,19 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	var judges sync.WaitGroup
 	judges.Go(func() { s.judgeTokens().Watch(starting) })
 	judges.Go(func() { s.judgeTenants().Watch(starting) })
-	if !s.embedded {
+	later := func(watch func(context.Context)) { // Before Redis is reached there is nothing to look at.
 		tasks.Go(func() error {
 			select {
-			case <-s.reached: // Before, there is nothing to look at.
-				s.warnings.Watch(starting)
+			case <-s.reached:
+				watch(starting)
 			case <-starting.Done():
 			}
 			return nil
 		})
+	}
+	later(s.secrets.Watch)
+	if !s.embedded {
+		later(s.warnings.Watch)
 	}
 	s.log.Info("serving", "grpc", api.Addr().String(), "ops", operators.Addr().String(), "version", version)
 

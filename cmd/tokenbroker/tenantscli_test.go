@@ -57,14 +57,14 @@ func TestATenantsLifeFromTheCommandLine(t *testing.T) {
 	wants(said, "TENANT_EXISTS", "tokenbroker tenants update")
 
 	stdout, _ = do("", 0, "get", "tenants/acme")
-	wants(stdout, "Acme & Söhne", "uk", "staging", "active", "team=billing")
+	wants(stdout, "Acme & Söhne", "uk", "staging", "active", "team=billing", "secret since")
 	stdout, _ = do("", 0, "check", "acme")
 	wants(stdout, "tenants/acme: ok")
 	do("planted-wrong\n", 1, "rotate", "acme", "--client-secret-file=-")
 	do("second-secret\n", 0, "rotate", "acme", "--client-secret-file=-", "--fallback-ttl=1h")
 	stdout, _ = do("", 0, "get", "acme", "--output=json")
 	before := object(stdout)
-	if before["name"] != "tenants/acme" || before["fallbackSecretExpireTime"] == nil || before["status"] == nil {
+	if before["name"] != "tenants/acme" || before["fallbackSecretExpireTime"] == nil || before["clientSecretUpdateTime"] != before["updateTime"] || before["status"] == nil {
 		t.Errorf("as JSON: %v", before)
 	}
 

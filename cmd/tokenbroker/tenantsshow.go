@@ -99,6 +99,7 @@ func writeTenant(w io.Writer, t *pb.Tenant) error {
 	line("keep warm", fmt.Sprint(t.GetKeepWarm()))
 	at("created", t.GetCreateTime())
 	at("changed", t.GetUpdateTime())
+	at("secret since", t.GetClientSecretUpdateTime())
 	line("etag", t.GetEtag())
 	at("old secret until", t.GetFallbackSecretExpireTime())
 	s := t.GetStatus()

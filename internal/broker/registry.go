@@ -23,7 +23,8 @@ type Records interface {
 	// CreateTenant registers t, or returns tenant.ErrExists.
 	CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
 	// UpdateTenant replaces the tenant if it is at version t.Etag, or returns
-	// tenant.ErrNotFound or tenant.ErrConflict.
+	// tenant.ErrNotFound or tenant.ErrConflict. A secret with another ID than its
+	// own, or none, is noted as new.
 	UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
 	// DeleteTenant removes the tenant if it is at this version, or returns
 	// tenant.ErrConflict. That there is none is no error.
@@ -173,13 +174,16 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 	}
 	// What was tried is the secret for this version of the tenant.
 	return r.Update(ctx, id, current.Etag, rotation.ValidateOnly, func(t *tenant.Tenant) error {
+		another := !t.Secret.Value.Equal(rotation.Secret)
 		switch {
 		case rotation.FallbackTTL == 0:
 			t.Fallback, t.FallbackUntil = tenant.Secret{}, time.Time{}
-		case !t.Secret.Value.Equal(rotation.Secret):
+		case another:
 			t.Fallback, t.FallbackUntil = t.Secret, time.Now().Add(rotation.FallbackTTL)
 		}
-		t.Secret = tenant.Secret{Value: rotation.Secret}
+		if another {
+			t.Secret = tenant.Secret{Value: rotation.Secret}
+		}
 		return nil
 	})
 }

@@ -35,6 +35,7 @@ func calls(f *fixture) map[string]func(context.Context) error {
 		"CreateTenant": func(ctx context.Context) error { _, err := f.CreateTenant(ctx, newTenant("acme")); return err },
 		"UpdateTenant": func(ctx context.Context) error { _, err := f.UpdateTenant(ctx, newTenant("acme")); return err },
 		"DeleteTenant": func(ctx context.Context) error { return f.DeleteTenant(ctx, "acme", "00") },
+		"SecretAges":   func(ctx context.Context) error { _, err := f.SecretAges(ctx, nil, 10); return err },
 		"Reseal":       func(ctx context.Context) error { _, err := f.Reseal(ctx, redisstore.ResealOptions{}); return err },
 		"Export and Import": func(ctx context.Context) error {
 			var file bytes.Buffer

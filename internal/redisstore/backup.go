@@ -119,18 +119,18 @@ func (s *Store) recordIDs(ctx context.Context) ([]string, error) {
 }
 
 // unseal opens the record of a tenant that was stored under prefix, which need not
-// be this store's, and says whether the tenant is kept warm.
-func (s *Store) unseal(prefix, id, record string) (plain []byte, warm bool, err error) {
+// be this store's, and says where the tenant stands in the indexes.
+func (s *Store) unseal(prefix, id, record string) (plain []byte, p places, err error) {
 	etag, sealed := splitEtag(record)
 	plain, err = s.keyset.Open([]byte(sealed), prefix+strings.TrimPrefix(s.tenantName(id), s.prefix))
 	if err != nil {
-		return nil, false, err
+		return nil, places{}, err
 	}
 	var r tenantRecord
 	if json.Unmarshal(plain, &r) != nil || r.ID != id || r.Etag != etag {
-		return nil, false, errMismatch // The reason would quote the record.
+		return nil, places{}, errMismatch // The reason would quote the record.
 	}
-	return plain, r.KeepWarm, nil
+	return plain, placesOf(r.tenant()), nil
 }
 
 // ImportOptions say what an import may do.
@@ -161,7 +161,7 @@ type Imported struct {
 // restorable is a tenant that can be written.
 type restorable struct {
 	id, record string // sealed for this store
-	warm       bool
+	places     places
 }
 
 // Import puts the tenants of a backup into the registry. It opens all records
@@ -216,7 +216,7 @@ func (s *Store) finish(ctx context.Context, name string) error {
 func (s *Store) restorable(b *Backup) (tenants []restorable, unreadable []string, err error) {
 	for _, t := range b.tenants {
 		record := string(t.Record)
-		plain, warm, err := s.unseal(b.header.Prefix, t.ID, record)
+		plain, places, err := s.unseal(b.header.Prefix, t.ID, record)
 		if err != nil {
 			unreadable = append(unreadable, t.ID)
 			continue
@@ -229,7 +229,7 @@ func (s *Store) restorable(b *Backup) (tenants []restorable, unreadable []string
 			etag, _ := splitEtag(record)
 			record = etag + "." + string(sealed)
 		}
-		tenants = append(tenants, restorable{t.ID, record, warm})
+		tenants = append(tenants, restorable{t.ID, record, places})
 	}
 	if len(tenants) == 0 && len(unreadable) > 0 {
 		return nil, nil, ErrWrongKeyset
@@ -243,7 +243,7 @@ func (s *Store) restorable(b *Backup) (tenants []restorable, unreadable []string
 func (s *Store) restore(ctx context.Context, conn redis.Scripter, batch []restorable, name string, o ImportOptions, done *Imported) error {
 	args := []any{flag(o.Overwrite), flag(o.DryRun), changesKept, name}
 	for _, t := range batch {
-		args = append(args, t.id, t.record, flag(t.warm))
+		args = append(args, t.id, t.record, flag(t.places.warm), t.places.secret)
 	}
 	found, err := restoreScript.Run(ctx, conn, s.registryKeys(), args...).Int64Slice()
 	if err != nil {

@@ -98,7 +98,7 @@ func TestALostRegistryComesBackFromABackup(t *testing.T) {
 		there := f.open(t, f.keyset)
 		l := follow(t, there)
 		before := f.registry(t)
-		if len(before) != 4 {
+		if len(before) != 5 {
 			t.Fatalf("keys of a registry: %v", slices.Collect(maps.Keys(before)))
 		}
 		file, exported := export(t, f.Store)

@@ -90,7 +90,7 @@ func (f *fixture) dump(t *testing.T, key string) (kind, content string) {
 	case "hash":
 		value, err = f.raw.HGetAll(ctx, key).Result()
 	case "zset":
-		value, err = f.raw.ZRange(ctx, key, 0, -1).Result()
+		value, err = f.raw.ZRangeWithScores(ctx, key, 0, -1).Result()
 	case "stream":
 		value, err = f.raw.XRange(ctx, key, "-", "+").Result()
 	default:

@@ -74,7 +74,7 @@ func TestAnImportBringsTheIndexesBack(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := f.raw.Del(ctx, indexKey, prefix+"{tenants}:warm").Err(); err != nil {
+		if err := f.raw.Del(ctx, indexKey, warmKey, secretsKey).Err(); err != nil {
 			t.Fatal(err)
 		}
 		if done, err := f.Import(ctx, backup, redisstore.ImportOptions{}); err != nil || done.Same != 2 {
@@ -85,6 +85,9 @@ func TestAnImportBringsTheIndexesBack(t *testing.T) {
 		}
 		if ids, _, err := f.WarmTenants(ctx, "", 10); err != nil || len(ids) != 1 {
 			t.Errorf("warm: %q, error %v", ids, err)
+		}
+		if n := f.raw.ZCard(ctx, secretsKey).Val(); n != 2 {
+			t.Errorf("%d in the index of secrets", n)
 		}
 	})
 }

@@ -54,6 +54,7 @@ type Store struct {
 
 	replica  string                 // names this replica among the fleet's
 	registry atomic.Pointer[string] // the registry's name; nil until there was one
+	unplaced atomic.Int64           // how many tenants the index of secrets lacked when it was last completed
 
 	hearing  hearing
 	refusals refusals
@@ -105,13 +106,14 @@ func (s *Store) Ping(ctx context.Context) error { return s.client.Exists(ctx, s.
 func (s *Store) recordsKey() string  { return s.prefix + "{tenants}:records" }  // hash :: id → sealed tenant
 func (s *Store) indexKey() string    { return s.prefix + "{tenants}:index" }    // sorted set of ids, all scores 0
 func (s *Store) warmKey() string     { return s.prefix + "{tenants}:warm" }     // the same, of those that are kept warm
+func (s *Store) secretsKey() string  { return s.prefix + "{tenants}:secrets" }  // sorted set of ids, scores: see places
 func (s *Store) registryKey() string { return s.prefix + "{tenants}:registry" } // the registry's name
 func (s *Store) changesKey() string  { return s.prefix + "{tenants}:changes" }  // stream
 
 // registryKeys are the keys that change together with a tenant, in the order in
 // which scripts have them.
 func (s *Store) registryKeys() []string {
-	return []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey()}
+	return []string{s.recordsKey(), s.indexKey(), s.changesKey(), s.warmKey(), s.registryKey(), s.secretsKey()}
 }
 
 func (s *Store) tokenKey(k token.Key) string   { return s.prefix + "token:{" + k.Digest() + "}" }
@@ -134,6 +136,8 @@ var (
 	swapSource string
 	//go:embed scripts/restore.lua
 	restoreSource string
+	//go:embed scripts/place.lua
+	placeSource string
 	//go:embed scripts/reseal.lua
 	resealSource string
 	//go:embed scripts/reseal_tenants.lua
@@ -146,6 +150,7 @@ var (
 	releaseScript = redis.NewScript(releaseSource)
 	swapScript    = redis.NewScript(swapSource)
 	restoreScript = redis.NewScript(restoreSource)
+	placeScript   = redis.NewScript(placeSource)
 
 	resealScript        = redis.NewScript(resealSource)
 	resealTenantsScript = redis.NewScript(resealTenantsSource)

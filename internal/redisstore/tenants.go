@@ -34,6 +34,7 @@ type tenantRecord struct {
 	Labels         map[string]string  `json:"labels,omitempty"`
 	Created        time.Time          `json:"created"`
 	Updated        time.Time          `json:"updated"`
+	SecretUpdated  time.Time          `json:"client_secret_updated,omitzero"`
 }
 
 // Tenant returns the tenant with this id. The error is tenant.ErrNotFound,
@@ -125,7 +126,7 @@ func (s *Store) UpdateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tena
 // none is no error: it may be what this very command did, when its answer was
 // lost. Other errors are those of UpdateTenant.
 func (s *Store) DeleteTenant(ctx context.Context, id, etag string) error {
-	return s.swapRecord(ctx, id, etag, "", "", false)
+	return s.swapRecord(ctx, id, etag, "", "", places{})
 }
 
 // SecretID returns the name that a secret is stored with.
@@ -133,30 +134,33 @@ func (s *Store) SecretID(text secret.Text) (string, error) { return s.keyset.Nam
 
 // swap gives t a new version and the names of its secrets, and stores it.
 func (s *Store) swap(ctx context.Context, t tenant.Tenant, expected string) (*tenant.Tenant, error) {
-	var err error
-	if t.Secret.ID, err = s.SecretID(t.Secret.Value); err != nil {
+	secretID, err := s.SecretID(t.Secret.Value)
+	if err != nil {
 		return nil, err
 	}
 	if t.Fallback.ID, err = s.SecretID(t.Fallback.Value); err != nil {
 		return nil, err
 	}
 	t.Etag, t.Updated = newEtag(), time.Now().UTC()
+	if secretID != t.Secret.ID {
+		t.Secret.ID, t.SecretUpdated = secretID, t.Updated
+	}
 	sealed, err := s.sealRecord(tenantRecord{
 		t.ID, t.Etag, t.DisplayName, t.Region, t.Environment, t.ClientID, t.Secret.Value.Reveal(),
 		t.Fallback.Value.Reveal(), t.FallbackUntil, t.APIKey.Reveal(), t.AccountID, t.Scopes, t.Disabled, t.KeepWarm,
-		t.Labels, t.Created, t.Updated,
+		t.Labels, t.Created, t.Updated, t.SecretUpdated,
 	}, s.tenantName(t.ID))
 	if err != nil {
 		return nil, fmt.Errorf("write tenant: %w", err)
 	}
-	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+sealed, t.KeepWarm); err != nil {
+	if err := s.swapRecord(ctx, t.ID, expected, t.Etag, t.Etag+"."+sealed, placesOf(&t)); err != nil {
 		return nil, err
 	}
 	return &t, nil
 }
 
-func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string, warm bool) error {
-	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, flag(warm), newEtag(), s.knownRegistry())
+func (s *Store) swapRecord(ctx context.Context, id, expected, etag, record string, p places) error {
+	stored, err := s.runSwap(ctx, etag, id, expected, etag, record, changesKept, flag(p.warm), newEtag(), s.knownRegistry(), p.secret)
 	switch {
 	case stored == lostRegistry:
 		return tenant.ErrLost
@@ -222,16 +226,22 @@ func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
 	if r.ID != id || r.Etag != etag {
 		return nil, errMismatch
 	}
-	t := &tenant.Tenant{
-		ID: r.ID, Etag: r.Etag, DisplayName: r.DisplayName, Region: r.Region, Environment: r.Environment,
-		ClientID: r.ClientID, Secret: tenant.Secret{Value: secret.New(r.Secret)},
-		Fallback: tenant.Secret{Value: secret.New(r.FallbackSecret)}, FallbackUntil: r.FallbackUntil,
-		APIKey: secret.New(r.APIKey), AccountID: r.AccountID, Scopes: r.Scopes, Disabled: r.Disabled,
-		KeepWarm: r.KeepWarm, Labels: r.Labels, Created: r.Created, Updated: r.Updated,
-	}
+	t := r.tenant()
 	if t.Secret.ID, err = s.SecretID(t.Secret.Value); err != nil {
 		return nil, err
 	}
 	t.Fallback.ID, err = s.SecretID(t.Fallback.Value)
 	return t, err
+}
+
+// tenant returns the tenant, without the names of its secrets.
+func (r *tenantRecord) tenant() *tenant.Tenant {
+	return &tenant.Tenant{
+		ID: r.ID, Etag: r.Etag, DisplayName: r.DisplayName, Region: r.Region, Environment: r.Environment,
+		ClientID: r.ClientID, Secret: tenant.Secret{Value: secret.New(r.Secret)},
+		Fallback: tenant.Secret{Value: secret.New(r.FallbackSecret)}, FallbackUntil: r.FallbackUntil,
+		APIKey: secret.New(r.APIKey), AccountID: r.AccountID, Scopes: r.Scopes, Disabled: r.Disabled,
+		KeepWarm: r.KeepWarm, Labels: r.Labels, Created: r.Created, Updated: r.Updated,
+		SecretUpdated: r.SecretUpdated,
+	}
 }

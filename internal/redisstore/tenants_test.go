@@ -31,6 +31,7 @@ func TestTenantComesBackAsItWasRegistered(t *testing.T) {
 			}
 			// But for what the registry sets it is what was registered.
 			registered.Etag, registered.Created, registered.Updated = got.Etag, got.Created, got.Updated
+			registered.SecretUpdated = got.SecretUpdated
 			registered.Secret.ID, registered.Fallback.ID = got.Secret.ID, got.Fallback.ID
 			wantSame(t, got, &registered)
 		}
@@ -40,7 +41,7 @@ func TestTenantComesBackAsItWasRegistered(t *testing.T) {
 func wantSame(t *testing.T, got, want *tenant.Tenant) {
 	t.Helper()
 	g, w := *got, *want
-	for _, times := range [][2]*time.Time{{&g.Created, &w.Created}, {&g.Updated, &w.Updated}, {&g.FallbackUntil, &w.FallbackUntil}} {
+	for _, times := range [][2]*time.Time{{&g.Created, &w.Created}, {&g.Updated, &w.Updated}, {&g.FallbackUntil, &w.FallbackUntil}, {&g.SecretUpdated, &w.SecretUpdated}} {
 		if !times[0].Equal(*times[1]) {
 			t.Errorf("%s: time %v, want %v", want.ID, times[0], times[1])
 		}

@@ -94,6 +94,8 @@ func tenantToProto(t *tenant.Tenant) *pb.Tenant {
 		CreateTime:  timestamp(t.Created),
 		UpdateTime:  timestamp(t.Updated),
 		Etag:        t.Etag,
+
+		ClientSecretUpdateTime: timestamp(t.SecretUpdated),
 	}
 	if !t.Fallback.Value.IsZero() && time.Now().Before(t.FallbackUntil) {
 		p.FallbackSecretExpireTime = timestamp(t.FallbackUntil)

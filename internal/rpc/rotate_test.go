@@ -62,6 +62,9 @@ func TestRotateClientSecret(t *testing.T) {
 				t.Fatal(err)
 			}
 			wantFallback(t, rotated, test.want)
+			if !proto.Equal(rotated.GetClientSecretUpdateTime(), rotated.GetUpdateTime()) {
+				t.Errorf("client_secret_update_time %v, update_time %v", rotated.GetClientSecretUpdateTime(), rotated.GetUpdateTime())
+			}
 			read := h.tenant(t, "acme")
 			read.Status = nil
 			if !proto.Equal(read, rotated) || rotated.GetEtag() == before.GetEtag() {
@@ -90,6 +93,21 @@ func TestRotateToWrongSecret(t *testing.T) {
 			t.Errorf("the tenant changed to %v", after)
 		}
 		h.token(t, "acme") // The old one works, and is not taken for refused.
+	}
+}
+
+// Who sets the same secret again has not rotated it: it gets no younger.
+func TestRotateToTheSameSecret(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, furniture{})
+	before := h.register(t, "acme")
+	rotated, err := h.rotate(t, &pb.RotateClientSecretRequest{ClientSecret: "acme-secret"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFallback(t, rotated, 0)
+	if was, is := before.GetClientSecretUpdateTime(), rotated.GetClientSecretUpdateTime(); !proto.Equal(is, was) || is == nil {
+		t.Errorf("client_secret_update_time %v, before %v", is, was)
 	}
 }
 

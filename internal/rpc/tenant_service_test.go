@@ -23,7 +23,7 @@ func TestCreateTenant(t *testing.T) {
 		Scopes: []string{"matters/read", "contacts/read"}, State: pb.Tenant_STATE_DISABLED, KeepWarm: true,
 		Labels: map[string]string{"team/owner": "a b ☂"},
 		// These are not a caller's to set.
-		Etag: "mine", CreateTime: timestamp(1), UpdateTime: timestamp(2), FallbackSecretExpireTime: timestamp(3),
+		Etag: "mine", CreateTime: timestamp(1), UpdateTime: timestamp(2), FallbackSecretExpireTime: timestamp(3), ClientSecretUpdateTime: timestamp(4),
 		Status: &pb.TenantStatus{TokenId: "mine"},
 	}
 	before := time.Now().Add(-time.Second)
@@ -38,10 +38,13 @@ func TestCreateTenant(t *testing.T) {
 	if c, u := got.GetCreateTime().AsTime(), got.GetUpdateTime().AsTime(); c.Before(before) || u.Before(c) || got.GetEtag() == "mine" || got.GetEtag() == "" {
 		t.Errorf("create_time %v, update_time %v, etag %q", c, u, got.GetEtag())
 	}
-	got.CreateTime, got.UpdateTime, got.Etag = nil, nil, ""
+	if !proto.Equal(got.GetClientSecretUpdateTime(), got.GetUpdateTime()) {
+		t.Errorf("client_secret_update_time %v, update_time %v", got.GetClientSecretUpdateTime(), got.GetUpdateTime())
+	}
+	got.CreateTime, got.UpdateTime, got.ClientSecretUpdateTime, got.Etag = nil, nil, nil, ""
 	want := proto.CloneOf(full)
 	want.Name, want.ClientSecret, want.ApiKey, want.Scopes = "tenants/full", "", "", []string{"contacts/read", "matters/read"}
-	want.Etag, want.CreateTime, want.UpdateTime, want.FallbackSecretExpireTime, want.Status = "", nil, nil, nil, nil
+	want.Etag, want.CreateTime, want.UpdateTime, want.FallbackSecretExpireTime, want.ClientSecretUpdateTime, want.Status = "", nil, nil, nil, nil, nil
 	if !proto.Equal(got, want) {
 		t.Errorf("got  %v\nwant %v", got, want)
 	}

@@ -54,8 +54,8 @@ func TestUpdateTenant(t *testing.T) {
 		{"api_key", []string{"api_key"}, &pb.Tenant{ApiKey: "new-key"}, func(*pb.Tenant) {}, "new-key"},
 		{"api_key cleared", []string{"api_key"}, &pb.Tenant{}, func(*pb.Tenant) {}, ""},
 		{"client_secret to the same", []string{"client_secret"}, &pb.Tenant{ClientSecret: "acme-secret"}, func(*pb.Tenant) {}, "acme-key"},
-		{"output only", []string{"name", "create_time", "update_time", "etag", "status", "fallback_secret_expire_time"},
-			&pb.Tenant{CreateTime: timestamp(1), UpdateTime: timestamp(1), Status: &pb.TenantStatus{TokenId: "x"}, FallbackSecretExpireTime: timestamp(1)},
+		{"output only", []string{"name", "create_time", "update_time", "etag", "status", "fallback_secret_expire_time", "client_secret_update_time"},
+			&pb.Tenant{ClientSecretUpdateTime: timestamp(1), CreateTime: timestamp(1), UpdateTime: timestamp(1), Status: &pb.TenantStatus{TokenId: "x"}, FallbackSecretExpireTime: timestamp(1)},
 			func(*pb.Tenant) {}, "acme-key"},
 		{"a field twice", []string{"account_id", "account_id"}, &pb.Tenant{AccountId: "B"}, func(p *pb.Tenant) { p.AccountId = "B" }, "acme-key"},
 	} {
@@ -135,7 +135,7 @@ func TestUpdateClientSecret(t *testing.T) {
 	h.register(t, "acme")
 	h.token(t, "acme")
 	resp, err := h.tenants.UpdateTenant(at(t), &pb.UpdateTenantRequest{Tenant: &pb.Tenant{Name: "tenants/acme", ClientSecret: "wrong"}})
-	if err != nil || resp.GetTenant().GetFallbackSecretExpireTime() != nil {
+	if err != nil || resp.GetTenant().GetFallbackSecretExpireTime() != nil || !proto.Equal(resp.GetTenant().GetClientSecretUpdateTime(), resp.GetTenant().GetUpdateTime()) {
 		t.Errorf("got %v, %v", resp, err)
 	}
 	wantError(t, h.get(t, "acme"), codes.FailedPrecondition, "CREDENTIALS_REJECTED")

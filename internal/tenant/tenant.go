@@ -82,6 +82,9 @@ type Tenant struct {
 	Labels map[string]string
 	// Created and Updated are set by the registry.
 	Created, Updated time.Time
+	// SecretUpdated is when Secret became what it is. Zero: before registries noted
+	// it. The registry sets it.
+	SecretUpdated time.Time
 	// Etag names this version of the record. The registry sets it.
 	Etag string
 }
@@ -89,7 +92,7 @@ type Tenant struct {
 // Secret is a client secret and its name.
 type Secret struct {
 	// ID names the secret without revealing it: equal secrets have equal IDs.
-	// The registry sets it.
+	// The registry sets it. A secret without it is a new one.
 	ID string
 	// Value is the secret.
 	Value secret.Text

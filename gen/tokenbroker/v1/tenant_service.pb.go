@@ -318,9 +318,13 @@ type Tenant struct {
 	// is none. Output only.
 	FallbackSecretExpireTime *timestamppb.Timestamp `protobuf:"bytes,16,opt,name=fallback_secret_expire_time,json=fallbackSecretExpireTime,proto3" json:"fallback_secret_expire_time,omitempty"`
 	// How the tenant's token fares. Output only, and only in GetTenant.
-	Status        *TenantStatus `protobuf:"bytes,17,opt,name=status,proto3" json:"status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Status *TenantStatus `protobuf:"bytes,17,opt,name=status,proto3" json:"status,omitempty"`
+	// When the client secret became this one: to set the same again does not
+	// count. Absent if that was before brokers noted it; it was then no earlier
+	// than create_time. Output only.
+	ClientSecretUpdateTime *timestamppb.Timestamp `protobuf:"bytes,18,opt,name=client_secret_update_time,json=clientSecretUpdateTime,proto3" json:"client_secret_update_time,omitempty"`
+	unknownFields          protoimpl.UnknownFields
+	sizeCache              protoimpl.SizeCache
 }
 
 func (x *Tenant) Reset() {
@@ -468,6 +472,13 @@ func (x *Tenant) GetFallbackSecretExpireTime() *timestamppb.Timestamp {
 func (x *Tenant) GetStatus() *TenantStatus {
 	if x != nil {
 		return x.Status
+	}
+	return nil
+}
+
+func (x *Tenant) GetClientSecretUpdateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ClientSecretUpdateTime
 	}
 	return nil
 }
@@ -1458,7 +1469,7 @@ var File_tokenbroker_v1_tenant_service_proto protoreflect.FileDescriptor
 
 const file_tokenbroker_v1_tenant_service_proto_rawDesc = "" +
 	"\n" +
-	"#tokenbroker/v1/tenant_service.proto\x12\x0etokenbroker.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atokenbroker/v1/rules.proto\"\xc2\b\n" +
+	"#tokenbroker/v1/tenant_service.proto\x12\x0etokenbroker.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1atokenbroker/v1/rules.proto\"\x99\t\n" +
 	"\x06Tenant\x12 \n" +
 	"\x04name\x18\x01 \x01(\tB\f\xbaH\t\xd8\x01\x01r\x04\x88\xb5\x18\x01R\x04name\x12/\n" +
 	"\fdisplay_name\x18\x02 \x01(\tB\f\xbaH\tr\a\xb0\xb5\x18\x01\x18\x80\x01R\vdisplayName\x128\n" +
@@ -1481,7 +1492,8 @@ const file_tokenbroker_v1_tenant_service_proto_rawDesc = "" +
 	"updateTime\x12\x1b\n" +
 	"\x04etag\x18\x0f \x01(\tB\a\xbaH\x04r\x02\x18@R\x04etag\x12Y\n" +
 	"\x1bfallback_secret_expire_time\x18\x10 \x01(\v2\x1a.google.protobuf.TimestampR\x18fallbackSecretExpireTime\x124\n" +
-	"\x06status\x18\x11 \x01(\v2\x1c.tokenbroker.v1.TenantStatusR\x06status\x1a9\n" +
+	"\x06status\x18\x11 \x01(\v2\x1c.tokenbroker.v1.TenantStatusR\x06status\x12U\n" +
+	"\x19client_secret_update_time\x18\x12 \x01(\v2\x1a.google.protobuf.TimestampR\x16clientSecretUpdateTime\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"D\n" +
@@ -1631,42 +1643,43 @@ var file_tokenbroker_v1_tenant_service_proto_depIdxs = []int32{
 	22, // 5: tokenbroker.v1.Tenant.update_time:type_name -> google.protobuf.Timestamp
 	22, // 6: tokenbroker.v1.Tenant.fallback_secret_expire_time:type_name -> google.protobuf.Timestamp
 	5,  // 7: tokenbroker.v1.Tenant.status:type_name -> tokenbroker.v1.TenantStatus
-	22, // 8: tokenbroker.v1.TenantStatus.last_refresh_time:type_name -> google.protobuf.Timestamp
-	22, // 9: tokenbroker.v1.TenantStatus.token_expire_time:type_name -> google.protobuf.Timestamp
-	22, // 10: tokenbroker.v1.TenantStatus.next_refresh_time:type_name -> google.protobuf.Timestamp
-	6,  // 11: tokenbroker.v1.TenantStatus.last_failure:type_name -> tokenbroker.v1.TenantFailure
-	22, // 12: tokenbroker.v1.TenantFailure.retry_time:type_name -> google.protobuf.Timestamp
-	4,  // 13: tokenbroker.v1.CreateTenantRequest.tenant:type_name -> tokenbroker.v1.Tenant
-	4,  // 14: tokenbroker.v1.CreateTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
-	4,  // 15: tokenbroker.v1.GetTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
-	4,  // 16: tokenbroker.v1.ListTenantsResponse.tenants:type_name -> tokenbroker.v1.Tenant
-	4,  // 17: tokenbroker.v1.UpdateTenantRequest.tenant:type_name -> tokenbroker.v1.Tenant
-	23, // 18: tokenbroker.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
-	4,  // 19: tokenbroker.v1.UpdateTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
-	24, // 20: tokenbroker.v1.RotateClientSecretRequest.fallback_ttl:type_name -> google.protobuf.Duration
-	4,  // 21: tokenbroker.v1.RotateClientSecretResponse.tenant:type_name -> tokenbroker.v1.Tenant
-	3,  // 22: tokenbroker.v1.CheckTenantResponse.finding:type_name -> tokenbroker.v1.CheckTenantResponse.Finding
-	0,  // 23: tokenbroker.v1.CheckTenantResponse.accepted_region:type_name -> tokenbroker.v1.Region
-	22, // 24: tokenbroker.v1.CheckTenantResponse.token_expire_time:type_name -> google.protobuf.Timestamp
-	7,  // 25: tokenbroker.v1.TenantService.CreateTenant:input_type -> tokenbroker.v1.CreateTenantRequest
-	9,  // 26: tokenbroker.v1.TenantService.GetTenant:input_type -> tokenbroker.v1.GetTenantRequest
-	11, // 27: tokenbroker.v1.TenantService.ListTenants:input_type -> tokenbroker.v1.ListTenantsRequest
-	13, // 28: tokenbroker.v1.TenantService.UpdateTenant:input_type -> tokenbroker.v1.UpdateTenantRequest
-	15, // 29: tokenbroker.v1.TenantService.DeleteTenant:input_type -> tokenbroker.v1.DeleteTenantRequest
-	17, // 30: tokenbroker.v1.TenantService.RotateClientSecret:input_type -> tokenbroker.v1.RotateClientSecretRequest
-	19, // 31: tokenbroker.v1.TenantService.CheckTenant:input_type -> tokenbroker.v1.CheckTenantRequest
-	8,  // 32: tokenbroker.v1.TenantService.CreateTenant:output_type -> tokenbroker.v1.CreateTenantResponse
-	10, // 33: tokenbroker.v1.TenantService.GetTenant:output_type -> tokenbroker.v1.GetTenantResponse
-	12, // 34: tokenbroker.v1.TenantService.ListTenants:output_type -> tokenbroker.v1.ListTenantsResponse
-	14, // 35: tokenbroker.v1.TenantService.UpdateTenant:output_type -> tokenbroker.v1.UpdateTenantResponse
-	16, // 36: tokenbroker.v1.TenantService.DeleteTenant:output_type -> tokenbroker.v1.DeleteTenantResponse
-	18, // 37: tokenbroker.v1.TenantService.RotateClientSecret:output_type -> tokenbroker.v1.RotateClientSecretResponse
-	20, // 38: tokenbroker.v1.TenantService.CheckTenant:output_type -> tokenbroker.v1.CheckTenantResponse
-	32, // [32:39] is the sub-list for method output_type
-	25, // [25:32] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	22, // 8: tokenbroker.v1.Tenant.client_secret_update_time:type_name -> google.protobuf.Timestamp
+	22, // 9: tokenbroker.v1.TenantStatus.last_refresh_time:type_name -> google.protobuf.Timestamp
+	22, // 10: tokenbroker.v1.TenantStatus.token_expire_time:type_name -> google.protobuf.Timestamp
+	22, // 11: tokenbroker.v1.TenantStatus.next_refresh_time:type_name -> google.protobuf.Timestamp
+	6,  // 12: tokenbroker.v1.TenantStatus.last_failure:type_name -> tokenbroker.v1.TenantFailure
+	22, // 13: tokenbroker.v1.TenantFailure.retry_time:type_name -> google.protobuf.Timestamp
+	4,  // 14: tokenbroker.v1.CreateTenantRequest.tenant:type_name -> tokenbroker.v1.Tenant
+	4,  // 15: tokenbroker.v1.CreateTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
+	4,  // 16: tokenbroker.v1.GetTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
+	4,  // 17: tokenbroker.v1.ListTenantsResponse.tenants:type_name -> tokenbroker.v1.Tenant
+	4,  // 18: tokenbroker.v1.UpdateTenantRequest.tenant:type_name -> tokenbroker.v1.Tenant
+	23, // 19: tokenbroker.v1.UpdateTenantRequest.update_mask:type_name -> google.protobuf.FieldMask
+	4,  // 20: tokenbroker.v1.UpdateTenantResponse.tenant:type_name -> tokenbroker.v1.Tenant
+	24, // 21: tokenbroker.v1.RotateClientSecretRequest.fallback_ttl:type_name -> google.protobuf.Duration
+	4,  // 22: tokenbroker.v1.RotateClientSecretResponse.tenant:type_name -> tokenbroker.v1.Tenant
+	3,  // 23: tokenbroker.v1.CheckTenantResponse.finding:type_name -> tokenbroker.v1.CheckTenantResponse.Finding
+	0,  // 24: tokenbroker.v1.CheckTenantResponse.accepted_region:type_name -> tokenbroker.v1.Region
+	22, // 25: tokenbroker.v1.CheckTenantResponse.token_expire_time:type_name -> google.protobuf.Timestamp
+	7,  // 26: tokenbroker.v1.TenantService.CreateTenant:input_type -> tokenbroker.v1.CreateTenantRequest
+	9,  // 27: tokenbroker.v1.TenantService.GetTenant:input_type -> tokenbroker.v1.GetTenantRequest
+	11, // 28: tokenbroker.v1.TenantService.ListTenants:input_type -> tokenbroker.v1.ListTenantsRequest
+	13, // 29: tokenbroker.v1.TenantService.UpdateTenant:input_type -> tokenbroker.v1.UpdateTenantRequest
+	15, // 30: tokenbroker.v1.TenantService.DeleteTenant:input_type -> tokenbroker.v1.DeleteTenantRequest
+	17, // 31: tokenbroker.v1.TenantService.RotateClientSecret:input_type -> tokenbroker.v1.RotateClientSecretRequest
+	19, // 32: tokenbroker.v1.TenantService.CheckTenant:input_type -> tokenbroker.v1.CheckTenantRequest
+	8,  // 33: tokenbroker.v1.TenantService.CreateTenant:output_type -> tokenbroker.v1.CreateTenantResponse
+	10, // 34: tokenbroker.v1.TenantService.GetTenant:output_type -> tokenbroker.v1.GetTenantResponse
+	12, // 35: tokenbroker.v1.TenantService.ListTenants:output_type -> tokenbroker.v1.ListTenantsResponse
+	14, // 36: tokenbroker.v1.TenantService.UpdateTenant:output_type -> tokenbroker.v1.UpdateTenantResponse
+	16, // 37: tokenbroker.v1.TenantService.DeleteTenant:output_type -> tokenbroker.v1.DeleteTenantResponse
+	18, // 38: tokenbroker.v1.TenantService.RotateClientSecret:output_type -> tokenbroker.v1.RotateClientSecretResponse
+	20, // 39: tokenbroker.v1.TenantService.CheckTenant:output_type -> tokenbroker.v1.CheckTenantResponse
+	33, // [33:40] is the sub-list for method output_type
+	26, // [26:33] is the sub-list for method input_type
+	26, // [26:26] is the sub-list for extension type_name
+	26, // [26:26] is the sub-list for extension extendee
+	0,  // [0:26] is the sub-list for field type_name
 }
 
 func init() { file_tokenbroker_v1_tenant_service_proto_init() }

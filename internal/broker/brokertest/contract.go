@@ -41,6 +41,7 @@ func TestStore(t *testing.T, run func(t *testing.T, test func(*testing.T, Shared
 		"a lease has one owner":                              testLease,
 		"the budget is shared by those who wait and others":  testBudget,
 		"a tenant is changed at its version only":            testTenant,
+		"a new secret is told from the one before":           testSecrets,
 		"tenants are listed in order":                        testLists,
 		"changes are told":                                   testChanges,
 		"a context that has ended is an error":               testEnded,

@@ -5,11 +5,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"time"
 
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
-	"time"
 )
 
 func tenantOf(id string, warm bool) tenant.Tenant {
@@ -66,6 +66,26 @@ func testTenant(t *testing.T, s Shared) {
 	}
 	if _, err := s.Two.UpdateTenant(ctx, *updated); !errors.Is(err, tenant.ErrNotFound) {
 		t.Errorf("updated after the delete: %v", err)
+	}
+}
+
+func testSecrets(t *testing.T, s Shared) {
+	ctx := t.Context()
+	begun := time.Now().Add(-time.Second)
+	created := must[*tenant.Tenant](t)(s.One.CreateTenant(ctx, tenantOf("acme", false)))
+	if created.SecretUpdated.Before(begun) {
+		t.Errorf("created %+v", created)
+	}
+	time.Sleep(5 * time.Millisecond)
+	change := *must[*tenant.Tenant](t)(s.Two.Tenant(ctx, "acme"))
+	change.KeepWarm = true
+	if same := must[*tenant.Tenant](t)(s.Two.UpdateTenant(ctx, change)); !same.SecretUpdated.Equal(created.SecretUpdated) {
+		t.Errorf("the same secret: since %v, and before since %v", same.SecretUpdated, created.SecretUpdated)
+	}
+	change = *must[*tenant.Tenant](t)(s.One.Tenant(ctx, "acme"))
+	change.Secret.Value = secret.New("new")
+	if another := must[*tenant.Tenant](t)(s.One.UpdateTenant(ctx, change)); !another.SecretUpdated.After(created.SecretUpdated) {
+		t.Errorf("another secret: since %v, and before since %v", another.SecretUpdated, created.SecretUpdated)
 	}
 }
 

@@ -325,7 +325,9 @@ func (s *Store) put(ctx context.Context, t tenant.Tenant, allowed func(current t
 	}
 	s.version++
 	t.Etag = strconv.Itoa(s.version)
-	t.Secret.ID, _ = s.SecretID(t.Secret.Value)
+	if id, _ := s.SecretID(t.Secret.Value); id != t.Secret.ID {
+		t.Secret.ID, t.SecretUpdated = id, time.Now()
+	}
 	t.Fallback.ID, _ = s.SecretID(t.Fallback.Value)
 	s.tenants[t.ID] = t
 	s.tell(func(l Listener) { l.TenantChanged(t.ID, t.KeepWarm) })

@@ -3,18 +3,18 @@
 -- version, 2 another. The same version is left as it is, but finds its places in
 -- the indexes again, which may have been lost alone.
 --
--- KEYS: records, index, changes, warm, registry
+-- KEYS: records, index, changes, warm, registry, secrets
 -- ARGV: '1' to replace other versions, '1' to write nothing at all, length the
 --       stream is trimmed to, name for a registry that has none ('': leave it
 --       without), and then for each tenant: id, record (begins with "etag."),
---       '1' if it is kept warm
+--       '1' if it is kept warm, since when it has its secret (see swap.lua)
 local function version(record)
 	return record and (string.match(record, '^(%x+)%.') or '?') or ''
 end
 local replace, dry = ARGV[1] == '1', ARGV[2] == '1'
 local found = {}
-for i = 5, #ARGV, 3 do
-	local id, record, warm = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+for i = 5, #ARGV, 4 do
+	local id, record, warm, secret = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
 	local current = version(redis.call('HGET', KEYS[1], id))
 	local was = 2
 	if current == '' then
@@ -26,6 +26,7 @@ for i = 5, #ARGV, 3 do
 	local write = was == 0 or was == 2 and replace
 	if not dry and (write or was == 1) then
 		redis.call('ZADD', KEYS[2], 0, id)
+		redis.call('ZADD', KEYS[6], secret, id)
 		if warm == '1' then
 			redis.call('ZADD', KEYS[4], 0, id)
 		else

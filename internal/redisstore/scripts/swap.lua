@@ -8,11 +8,12 @@
 -- The first record of a registry gives it its name. Who knows a registry by its
 -- name changes no other: if this is another, or has none any more, '!' is returned.
 --
--- KEYS: records, index, changes, warm, registry
+-- KEYS: records, index, changes, warm, registry, secrets
 -- ARGV: id, expected etag ('' for no record), new etag ('' to delete),
 --       record (begins with "etag."), length the stream is trimmed to,
 --       '1' if the tenant is kept warm, name for a registry that has none, name
---       that the registry is known by ('': none)
+--       that the registry is known by ('': none), since when the tenant has its
+--       secret (Unix time in seconds; 'inf' if it is disabled)
 if ARGV[8] ~= '' and redis.call('GET', KEYS[5]) ~= ARGV[8] then
 	return '!'
 end
@@ -24,9 +25,11 @@ end
 if ARGV[3] == '' then
 	redis.call('HDEL', KEYS[1], ARGV[1])
 	redis.call('ZREM', KEYS[2], ARGV[1])
+	redis.call('ZREM', KEYS[6], ARGV[1])
 else
 	redis.call('HSET', KEYS[1], ARGV[1], ARGV[4])
 	redis.call('ZADD', KEYS[2], 0, ARGV[1])
+	redis.call('ZADD', KEYS[6], ARGV[9], ARGV[1])
 	redis.call('SET', KEYS[5], ARGV[7], 'NX')
 end
 if ARGV[6] == '1' then
