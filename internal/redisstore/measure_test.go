@@ -89,6 +89,13 @@ func TestAllCommandsAreMeasured(t *testing.T) {
 			if _, err := f.Warnings(ctx); err != nil {
 				t.Error(err)
 			}
+			f.create(t, newTenant("after"))
+			if err := newFixtureAt(t, f.url).LoseSecretsIndex(ctx); err != nil { // By a client that is not measured.
+				t.Error(err)
+			}
+			if _, err := f.SecretAges(ctx, nil, 1); err != nil {
+				t.Error(err)
+			}
 			answered, failed := w.read()
 			want := slices.DeleteFunc(redisstore.Commands(), func(name string) bool { return name == "other" })
 			if shape.name == "cluster" {
