@@ -43,6 +43,7 @@ type Config struct {
 // concurrent use.
 type Store struct {
 	client redis.UniversalClient
+	shape  shape
 	prefix string
 	keyset *seal.Keyset
 	log    *slog.Logger
@@ -77,7 +78,7 @@ func Open(c Config) (*Store, error) {
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	return &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
+	return &Store{client: client, shape: a.shape, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
 		swaps: make(chan struct{}, maxSwaps)}, nil
 }
 
