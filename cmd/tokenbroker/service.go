@@ -109,6 +109,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	case <-failed.Done():
 	}
 	s.log.Info("shutting down")
+	s.tellSystemd(systemdStopping)
 	started()
 	<-ready // So that it does not become ready any more.
 	s.ops.NotReady("shutting down")
@@ -140,9 +141,11 @@ func (s *service) becomeReady(ctx context.Context) {
 		if err == nil {
 			s.ops.Ready()
 			s.api.SetServing(true)
+			s.tellSystemd(systemdReady)
 			return
 		}
 		s.log.Warn("not ready: redis does not serve", "error", err)
+		s.tellSystemd(systemdWaits)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():
