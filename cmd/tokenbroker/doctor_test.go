@@ -19,6 +19,7 @@ import (
 
 	"smokeball.internal/tokenbroker/internal/doctor"
 	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
+	"smokeball.internal/tokenbroker/internal/seal/kmstest"
 )
 
 // brokenSetUps are what doctor is to name: in which state, of what, with which words.
@@ -75,6 +76,16 @@ var brokenSetUps = []struct {
 			p.t.Errorf("%v: %s", err, out)
 		}
 	}, doctor.Warning, "keyset", []string{"a rotation is pending"}, "every replica"},
+	{"keyset: the KMS does not answer", func(p *patient) {
+		p.env = kmstest.Start(p.t).Env()
+		wrap := exec.Command(binary, "keyset", "wrap", p.settings["keyset-file"], "--kms-key-uri="+kmstest.KeyURI)
+		wrap.Env = p.env
+		if out, err := wrap.CombinedOutput(); err != nil {
+			p.t.Errorf("%v: %s", err, out)
+		}
+		p.env[0] = "AWS_ENDPOINT_URL_KMS=http://127.0.0.1:1"
+		p.more = []string{"--timeout=5s"} // The SDK tries more than once.
+	}, doctor.Problem, "keyset", []string{"the KMS does not decrypt it", "AWS KMS Decrypt"}, "credentials"},
 	{"keyset: damaged", func(p *patient) { p.settings["keyset-file"] = p.write("damaged", []byte(`{"planted": 1}`)) },
 		doctor.Problem, "keyset", []string{"not a file made by"}, "tokenbroker keyset show"},
 	{"certificate: expired", func(p *patient) {
@@ -224,6 +235,31 @@ func TestDoctorFindsAHealthySetUpHealthy(t *testing.T) {
 	for n, f := range p.examine().Findings {
 		if f.Check != first.Findings[n].Check {
 			t.Errorf("finding %d is of %s, and was of %s", n, f.Check, first.Findings[n].Check)
+		}
+	}
+}
+
+func TestDoctorOfSentinels(t *testing.T) {
+	t.Parallel()
+	p := newPatient(t)
+	sentinel := redistest.StartSentinel(t, "--appendonly", "yes")
+	for name, test := range map[string]struct {
+		url   string
+		state doctor.State
+		says  string
+	}{
+		"all":           {sentinel.URL(), doctor.OK, "the primary that the sentinels name answers"},
+		"one is away":   {strings.Replace(sentinel.URL(), "://", "://127.0.0.1:1,", 1), doctor.Warning, "127.0.0.1:1: refuses the connection"},
+		"another name":  {sentinel.URL() + "-other", doctor.Problem, "the sentinel watches no primary of this name"},
+		"not sentinels": {strings.Replace(p.redis.URL(), "redis://", "redis+sentinel://", 1) + "/registry", doctor.Problem, "redis"},
+	} {
+		p.settings["redis-url"] = test.url
+		e, said := p.examine(), false
+		for _, f := range e.found(test.state) {
+			said = said || f.Check == "redis" && strings.Contains(f.Says, test.says)
+		}
+		if (e.code != 0) != (test.state == doctor.Problem) || !said {
+			t.Errorf("%s: exit code %d: %s", name, e.code, e.output)
 		}
 	}
 }

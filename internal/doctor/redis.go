@@ -32,7 +32,16 @@ func (e *examination) redis(ctx context.Context, r *report) {
 	for _, host := range reached {
 		if host.Step != "" {
 			lost++
-			tellUnreached(r, host)
+		}
+	}
+	state := Problem
+	if lost < len(reached) { // One of several sentinels or nodes is enough.
+		state = Warning
+	}
+	for _, host := range reached {
+		if host.Step != "" {
+			says, mend := unreached(host)
+			r.add(state, mend, "%s: %s", host.Host, says)
 		}
 	}
 	if lost == len(reached) {
@@ -61,17 +70,18 @@ func (e *examination) redis(ctx context.Context, r *report) {
 	tellRights(r, rights, e.Settings.RedisPrefix)
 }
 
-func tellUnreached(r *report, host redisstore.Reached) {
+// unreached says why a host was not reached, and what mends it.
+func unreached(host redisstore.Reached) (says, mend string) {
 	switch {
 	case host.Step == redisstore.StepResolve:
-		r.problem("Correct the host in --redis-url, or the DNS of this machine.", "%s: the name has no address", host.Host)
+		return "the name has no address", "Correct the host in --redis-url, or the DNS of this machine."
 	case host.Step == redisstore.StepTLS:
-		r.problem("Compare the server's certificate with the host in --redis-url and with ca_file; redis:// instead of rediss:// is without TLS.",
-			"%s: TLS fails: %s", host.Host, certificateTrouble(host.Err))
+		return "TLS fails: " + certificateTrouble(host.Err),
+			"Compare the server's certificate with the host in --redis-url and with ca_file; redis:// instead of rediss:// is without TLS."
 	case errors.Is(host.Err, syscall.ECONNREFUSED):
-		r.problem("Start Redis there, or correct host and port in --redis-url.", "%s refuses the connection: nothing listens there", host.Host)
+		return "refuses the connection, since nothing listens there", "Start Redis there, or correct host and port in --redis-url."
 	default:
-		r.problem("Look at firewalls, network policies and whether the machine is up.", "%s does not answer", host.Host)
+		return "does not answer", "Look at firewalls, network policies and whether the machine is up."
 	}
 }
 
@@ -96,7 +106,7 @@ func certificateTrouble(err error) string {
 
 // refusal says what an answer of Redis means, and what mends it.
 func refusal(err error) (says, mend string) {
-	const user = "Correct the user in --redis-url and the password in --redis-password-file, or the user in Redis (docs/redis.md)."
+	const user = "Correct the user in --redis-url and the password in --redis-password-file (of sentinels: --redis-sentinel-password-file), or the user in Redis (docs/redis.md)."
 	var network net.Error
 	switch kind := redisstore.Refused(err); {
 	case kind == "NOAUTH":
