@@ -20,6 +20,7 @@ type examination struct {
 	Config
 	keyset  func() (*seal.Keyset, error)
 	store   func() (*redisstore.Store, error)
+	servers func() ([]redisstore.Server, error)
 	tenants func() ([]*tenant.Tenant, error) // the first of them; a record that cannot be opened has no region
 	opened  atomic.Pointer[redisstore.Store]
 }
@@ -46,6 +47,13 @@ func newExamination(ctx context.Context, c Config) *examination {
 		store, err := c.OpenStore(keyset)
 		e.opened.Store(store)
 		return store, err
+	})
+	e.servers = sync.OnceValues(func() ([]redisstore.Server, error) {
+		store, err := e.store()
+		if err != nil {
+			return nil, err
+		}
+		return store.Servers(ctx)
 	})
 	e.tenants = sync.OnceValues(func() ([]*tenant.Tenant, error) {
 		if _, err := e.keyset(); err != nil {

@@ -36,7 +36,7 @@ func (e *examination) keysetFile(_ context.Context, r *report) {
 	}
 	where := ""
 	if s.KMSKeyURI != "" {
-		where = ", decrypted by " + s.KMSKeyURI
+		where = ", decrypted with " + s.KMSKeyURI
 	}
-	r.ok("it opens, with %d keys%s; key %d seals", len(s.Keys), where, s.Seals)
+	r.ok("it opens%s; of the keys in it (%d), %d seals", where, len(s.Keys), s.Seals)
 }

@@ -52,7 +52,7 @@ func (e *examination) redis(ctx context.Context, r *report) {
 		r.problem("Correct the setting, or the file that it names.", "%v", err)
 		return
 	}
-	servers, err := store.Servers(ctx)
+	servers, err := e.servers()
 	if err != nil {
 		says, mend := refusal(err)
 		r.problem(mend, "%s", says)
@@ -198,13 +198,16 @@ func tellRights(r *report, rights redisstore.Rights, prefix string) {
 // durability tells what Redis may lose.
 func (e *examination) durability(ctx context.Context, r *report) {
 	store, err := e.store()
+	if err == nil {
+		_, err = e.servers()
+	}
 	if err != nil {
-		r.skip("Redis cannot be asked")
+		r.skip("Redis cannot be asked: see redis")
 		return
 	}
 	warnings, err := store.Warnings(ctx)
 	if err != nil {
-		r.skip("Redis cannot be asked")
+		r.skip("Redis cannot be asked: see redis")
 		return
 	}
 	for _, w := range warnings {
@@ -219,13 +222,13 @@ func (e *examination) durability(ctx context.Context, r *report) {
 func (e *examination) registry(ctx context.Context, r *report) {
 	store, err := e.store()
 	if err != nil {
-		r.skip("Redis cannot be asked")
+		r.skip("Redis cannot be asked: see redis")
 		return
 	}
 	state, err := store.Registry(ctx)
 	switch {
 	case err != nil:
-		r.skip("Redis cannot be asked")
+		r.skip("Redis cannot be asked: see redis")
 		return
 	case !state.There && state.Heard:
 		r.problem(`Restore it: "tokenbroker tenants import FILE", from what "tokenbroker tenants export" has written. If there is nothing to restore, restart the replicas and register anew.`,

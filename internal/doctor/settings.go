@@ -28,62 +28,36 @@ func (e *examination) settings(_ context.Context, r *report) {
 	r.ok("they are understood: %s", from)
 }
 
-// settingFile is a file that a setting names.
-type settingFile struct {
-	setting, path string
-	secret        bool // whoever can read it has a secret
-}
-
-// namedFiles returns the files that the settings name.
-func (e *examination) namedFiles() []settingFile {
-	s := e.Settings
-	files := []settingFile{
-		{"--config", string(s.Config), false},
-		{"--keyset-file", s.KeysetFile, true},
-		{"--redis-password-file", s.RedisPasswordFile, true},
-		{"--redis-sentinel-password-file", s.RedisSentinelPasswordFile, true},
-		{"--tls-cert-file", s.TLSCertFile, false},
-		{"--tls-key-file", s.TLSKeyFile, true},
-		{"--client-ca-file", s.ClientCAFile, false},
-		{"--access-file", s.AccessFile, false},
-		{"--jwt-keys-ca-file", s.JWTKeysCA, false},
-	}
-	if s.JWTKeysURL() == "" {
-		files = append(files, settingFile{"--jwt-keys", s.JWTKeys, false})
-	}
-	return files
-}
-
 // files tells whether the files can be read by those, and only those, who should.
 func (e *examination) files(_ context.Context, r *report) {
-	count := 0
-	for _, f := range e.namedFiles() {
-		if f.path == "" {
-			continue
-		}
-		count++
-		info, err := readable(f.path)
+	named, err := e.Settings.Files()
+	if err != nil {
+		r.skip("which files are named is not known: %v", err)
+		return
+	}
+	for _, f := range named {
+		info, err := readable(f.Path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			r.problem("Put the file there, or correct the setting.", "%s: there is no file %s", f.setting, f.path)
+			r.problem("Put the file there, or correct the setting.", "--%s: there is no file %s", f.Setting, f.Path)
 			continue
 		case errors.Is(err, fs.ErrPermission):
-			r.problem("Give it to the server's user or group: chgrp GROUP "+f.path+" && chmod 640 "+f.path, "%s: %s may not read %s", f.setting, me(), f.path)
+			r.problem("Give it to the server's user or group: chgrp GROUP "+f.Path+" && chmod 640 "+f.Path, "--%s: %s may not read %s", f.Setting, me(), f.Path)
 			continue
 		case err != nil:
-			r.problem("Put a file there, or correct the setting.", "%s: %v", f.setting, err)
+			r.problem("Put a file there, or correct the setting.", "--%s: %v", f.Setting, err)
 			continue
 		}
 		switch mode := info.Mode().Perm(); {
-		case f.secret && mode&0o004 != 0:
-			r.problem("chmod 600 "+f.path+" (or 640, with a group of the server's)",
-				"%s: every user of this machine may read %s (mode %04o), and it is secret", f.setting, f.path, mode)
+		case f.Secret && mode&0o004 != 0:
+			r.problem("chmod 600 "+f.Path+" (or 640, with a group of the server's)",
+				"--%s: every user of this machine may read %s (mode %04o), and it is secret", f.Setting, f.Path, mode)
 		case mode&0o002 != 0:
-			r.problem("chmod o-w "+f.path, "%s: every user of this machine may change %s (mode %04o)", f.setting, f.path, mode)
+			r.problem("chmod o-w "+f.Path, "--%s: every user of this machine may change %s (mode %04o)", f.Setting, f.Path, mode)
 		}
 	}
 	if r.quiet() {
-		r.ok("%d files can be read by %s, and the secret ones not by everybody", count, me())
+		r.ok("all that are named (%d) can be read by %s, and the secret ones not by everybody", len(named), me())
 	}
 }
 
