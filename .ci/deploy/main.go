@@ -1,6 +1,7 @@
 // Command deploy checks the files of deploy/ that a program reads which is not at
-// hand: compose.yaml as docker compose does, envoy.yaml against Envoy's API, and
-// kubernetes as kubectl does, against Kubernetes' API and the binary.
+// hand: compose.yaml as docker compose does, envoy.yaml against Envoy's API,
+// kubernetes as kubectl does, against Kubernetes' API and the binary, and systemd
+// against the binary and, where it is installed, systemd-analyze.
 //
 // It is a module of its own so that the product does not depend on any of them.
 package main
@@ -21,6 +22,9 @@ func main() {
 	for name, check := range map[string]func(context.Context, string) error{
 		"compose.yaml": checkCompose,
 		"envoy.yaml":   checkEnvoy,
+		"systemd": func(ctx context.Context, dir string) error {
+			return checkSystemd(ctx, dir, os.Args[2])
+		},
 		"kubernetes/overlays/example": func(ctx context.Context, dir string) error {
 			return checkKubernetes(ctx, dir, os.Args[2])
 		},

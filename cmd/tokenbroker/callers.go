@@ -112,12 +112,11 @@ func (c *serveCommand) watchKeys(s *service) error {
 	var roots atomic.Pointer[x509.CertPool] // nil: the system's
 	if c.JWTKeysCA != "" {
 		if err := s.watcher.Files("jwt-keys-ca-file", func(contents [][]byte) error {
-			pool := x509.NewCertPool()
-			if !pool.AppendCertsFromPEM(contents[0]) {
-				return fmt.Errorf("%s has no PEM certificate in it", c.JWTKeysCA)
+			pool, err := c.keysRoots(contents[0])
+			if err == nil {
+				roots.Store(pool)
 			}
-			roots.Store(pool)
-			return nil
+			return err
 		}, c.JWTKeysCA); err != nil {
 			return err
 		}
@@ -126,6 +125,16 @@ func (c *serveCommand) watchKeys(s *service) error {
 		return fetch(ctx, c.JWTKeysURL(), roots.Load())
 	}, set)
 	return nil
+}
+
+// keysRoots returns the authorities for the URL of keys that are in the content of
+// their file.
+func (c *serveCommand) keysRoots(content []byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(content) {
+		return nil, fmt.Errorf("%s has no PEM certificate in it", c.JWTKeysCA)
+	}
+	return pool, nil
 }
 
 // fetch returns what there is at a URL, on a connection of its own. Redirects are

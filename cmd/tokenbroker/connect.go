@@ -93,7 +93,7 @@ func (c *connection) explained(err error) error {
 	if advice == "" && len(s.Details()) == 0 {
 		switch s.Code() {
 		case codes.Unavailable:
-			advice = "no ready server was reached at " + c.Addr + ": check --addr, --ca-file, and that the server wants what you show (--cert-file, --jwt-file or --insecure)"
+			advice = connectionAdvice(s.Message(), c.Addr)
 		case codes.DeadlineExceeded:
 			advice = "a change may have been made all the same: read the tenant to know. --timeout waits longer"
 		}
@@ -102,23 +102,6 @@ func (c *connection) explained(err error) error {
 		said += "\n" + advice
 	}
 	return errors.New(said)
-}
-
-// reasonAdvice says what to do about a refusal, by the reason of the API.
-var reasonAdvice = map[string]string{
-	"TENANT_NOT_FOUND":     `"tokenbroker tenants list" shows those that there are`,
-	"TENANT_EXISTS":        `"tokenbroker tenants update" changes it`,
-	"ETAG_MISMATCH":        `look at it with "tokenbroker tenants get", and repeat the change with its etag`,
-	"TENANT_UNREADABLE":    `compare the server's keyset with that of the others ("tokenbroker keyset show"), or delete the tenant and create it anew`,
-	"REGISTRY_LOST":        `restore it with "tokenbroker tenants import"`,
-	"STORE_UNAVAILABLE":    `a change may have been made all the same: read the tenant to know. The server's log says what is wrong with Redis`,
-	"AUDIT_UNAVAILABLE":    "the server's log says what is wrong with its audit log",
-	"UNAUTHENTICATED":      "show a certificate (--cert-file, --key-file) or a token (--jwt-file) that the server takes, and that has not expired",
-	"NOT_ALLOWED":          `a rule must allow it: "tokenbroker access explain" on the server says which there are`,
-	"CREDENTIALS_REJECTED": "nothing was changed. Compare client id, client secret, region and environment with Smokeball's Developer Console",
-	"SCOPE_REJECTED":       "nothing was changed. Compare the tenant's scopes with those of the app in Smokeball's Developer Console",
-	"ISSUER_UNAVAILABLE":   "nothing was changed. Try again later, or --skip-verification if the secret is known to be good",
-	"ISSUER_THROTTLED":     "nothing was changed. Try again later, or --skip-verification if the secret is known to be good",
 }
 
 // printable returns text without what would change a terminal.

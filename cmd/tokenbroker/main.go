@@ -37,19 +37,25 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 
+// variables is what the names of settings in the environment begin with.
+const variables = "TOKENBROKER"
+
 // version is set when a release is built.
 var version = "development"
 
 // commands is the grammar of the command line.
 type commands struct {
-	Serve   serveCommand     `cmd:"" help:"Serve the API."`
-	Dev     devCommand       `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
-	Keyset  keysetCommand    `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
-	Tenants tenantsCommand   `cmd:"" help:"List, register and change tenants through the API; write the registry to a file, and put it back."`
-	Audit   auditCommand     `cmd:"" help:"Verify the audit log."`
-	Access  accessCommand    `cmd:"" help:"Check the access file, and ask it who may do what."`
-	Health  healthCommand    `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
-	Version kong.VersionFlag `env:"-" help:"Print the version."`
+	Serve   serveCommand      `cmd:"" help:"Serve the API."`
+	Dev     devCommand        `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
+	Keyset  keysetCommand     `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
+	Tenants tenantsCommand    `cmd:"" help:"List, register and change tenants through the API; write the registry to a file, and put it back."`
+	Audit   auditCommand      `cmd:"" help:"Verify the audit log."`
+	Access  accessCommand     `cmd:"" help:"Check the access file, and ask it who may do what."`
+	Doctor  doctorCommand     `cmd:"" help:"Look at everything that serve needs, with the same settings, and say what is wrong and what mends it. Changes nothing."`
+	Health  healthCommand     `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
+	Shell   completionCommand `cmd:"" name:"completion" help:"Print a script that completes commands, flags and the names of tenants in a shell."`
+	Words   completeCommand   `cmd:"" name:"complete" hidden:"" help:"Say what the last of some words may become: what these scripts ask."`
+	Version kong.VersionFlag  `env:"-" help:"Print the version."`
 }
 
 // output is where commands write.
@@ -61,7 +67,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.Description("Hands out Smokeball access tokens: bought once, kept fresh, shared by all who need them."),
 		kong.Vars{"version": version, "kms_help": kmsHelp},
 		kong.Writers(stdout, stderr),
-		kong.DefaultEnvars("TOKENBROKER"),
+		kong.DefaultEnvars(variables),
 		kong.Configuration(config.File),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
 		kong.BindTo(ctx, (*context.Context)(nil)),
@@ -70,11 +76,15 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		panic(err) // The grammar is wrong for every argument, or for none.
 	}
 	command, err := parser.Parse(args)
-	if err != nil {
+	switch {
+	case err == nil:
+		err = command.Run()
+	case len(args) > 0 && args[0] == "doctor":
+		err = examineAnyway(ctx, args[1:], output{stdout, stderr})
+	default:
 		_, _ = fmt.Fprintf(stderr, "tokenbroker: %v\nTry \"tokenbroker --help\".\n", err)
 		return 2
 	}
-	err = command.Run()
 	var code exit
 	switch {
 	case err == nil:

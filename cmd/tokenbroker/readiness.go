@@ -19,6 +19,7 @@ func (s *service) judgeTokens() ops.Readiness {
 		Change: func(why string) {
 			s.ops.NotReady(why)
 			s.api.SetServing(why == "")
+			s.tellSystemd(systemdState(why))
 			if why == "" {
 				reached()
 			}

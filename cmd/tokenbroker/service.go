@@ -132,6 +132,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	case <-failed.Done():
 	}
 	s.log.Info("shutting down")
+	s.tellSystemd(systemdStopping)
 	started()
 	judges.Wait() // So that it does not become ready any more.
 	s.ops.NotReady("shutting down")

@@ -132,7 +132,8 @@ func TestVerbsOfTheAPIWithoutOneToAsk(t *testing.T) {
 		says string
 		args []string
 	}{
-		"nobody is there":         {1, "no ready server was reached", []string{"--insecure"}},
+		"nobody is there":         {1, "nothing listens at " + addr, []string{"--insecure"}},
+		"no such name":            {1, "has no address", []string{"--addr=no-such-host.invalid:9090"}},
 		"plain text to elsewhere": {1, "this machine only", []string{"--insecure", "--addr=192.0.2.1:9090"}},
 		"no such file":            {1, "no such file", []string{"--ca-file=" + filepath.Join(t.TempDir(), "ca.pem")}},
 		"half a certificate":      {2, "--key-file are needed together", []string{"--cert-file=c.pem"}},

@@ -63,39 +63,62 @@ const (
 	minStaleness = 10 * time.Second
 )
 
-// Validate refuses settings that do not go together. Kong calls it.
+// Validate refuses settings that do not go together: its error is the first of
+// what is wrong. Kong calls it.
 func (c *Serve) Validate() error {
-	for _, addr := range []struct{ flag, value string }{{"--grpc-addr", c.GRPCAddr}, {"--ops-addr", c.OpsAddr}} {
-		if _, port, err := net.SplitHostPort(addr.value); err != nil || port == "" {
-			return fmt.Errorf("%s=%s: want HOST:PORT", addr.flag, addr.value)
+	if wrong := c.wrong(); len(wrong) > 0 {
+		return wrong[0]
+	}
+	return nil
+}
+
+// Problems returns everything for which kong would refuse the settings, its parts
+// included; nil if that is nothing.
+func (c *Serve) Problems() []error {
+	wrong := c.wrong()
+	for _, err := range []error{c.Redis.Validate(), c.Callers.Validate()} {
+		if err != nil {
+			wrong = append(wrong, err)
 		}
 	}
-	if err := audit.ValidateSink(c.Audit); err != nil {
-		return fmt.Errorf("--audit: %w", err)
+	return wrong
+}
+
+// wrong returns which settings do not go together.
+func (c *Serve) wrong() (found []error) {
+	when := func(wrong bool, err error) {
+		if wrong {
+			found = append(found, err)
+		}
 	}
+	for _, addr := range []struct{ flag, value string }{{"--grpc-addr", c.GRPCAddr}, {"--ops-addr", c.OpsAddr}} {
+		_, port, err := net.SplitHostPort(addr.value)
+		when(err != nil || port == "", fmt.Errorf("%s=%s: want HOST:PORT", addr.flag, addr.value))
+	}
+	err := audit.ValidateSink(c.Audit)
+	when(err != nil, fmt.Errorf("--audit: %w", err))
 	withTLS := c.TLSCertFile != "" || c.TLSKeyFile != ""
-	switch {
-	case c.Insecure && (withTLS || c.Callers.any()):
-		return errors.New("--insecure, which takes everyone for an administrator, excludes TLS files, client authorities, an access file and bearer tokens")
-	case c.Insecure && !loopback(c.GRPCAddr):
-		return fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr)
-	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == ""):
-		return errors.New("--tls-cert-file and --tls-key-file are needed (or --insecure, on a loopback address)")
-	case !c.Insecure && c.ClientCAFile == "" && c.JWTIssuer == "":
-		return errors.New("--client-ca-file or --jwt-issuer is needed, since nobody else is served (or --insecure, on a loopback address)")
-	case !c.Insecure && c.AccessFile == "":
-		return errors.New("--access-file is needed, since nobody may do anything without a rule (or --insecure, on a loopback address)")
-	case !(c.ExchangeRate >= minExchangeRate && c.ExchangeRate <= maxExchangeRate): // Nor NaN.
-		return fmt.Errorf("--exchange-rate must be from %v to %v", minExchangeRate, maxExchangeRate)
-	case !(c.TokenPrice >= 0 && c.TokenPrice <= maxTokenPrice): // Nor NaN.
-		return fmt.Errorf("--token-price must be from 0 to %v", maxTokenPrice)
-	case c.MaxStaleness < minStaleness:
-		return fmt.Errorf("--max-staleness must be %v at least", minStaleness)
-	case c.MaxConnectionAge < 0 || c.DrainTimeout < 0:
-		return errors.New("--max-connection-age and --drain-timeout must not be negative")
-	}
-	_, err := c.Overrides()
-	return err
+	when(c.Insecure && (withTLS || c.Callers.any()),
+		errors.New("--insecure, which takes everyone for an administrator, excludes TLS files, client authorities, an access file and bearer tokens"))
+	when(c.Insecure && !loopback(c.GRPCAddr),
+		fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr))
+	when(!c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == ""),
+		errors.New("--tls-cert-file and --tls-key-file are needed (or --insecure, on a loopback address)"))
+	when(!c.Insecure && c.ClientCAFile == "" && c.JWTIssuer == "",
+		errors.New("--client-ca-file or --jwt-issuer is needed, since nobody else is served (or --insecure, on a loopback address)"))
+	when(!c.Insecure && c.AccessFile == "",
+		errors.New("--access-file is needed, since nobody may do anything without a rule (or --insecure, on a loopback address)"))
+	when(!(c.ExchangeRate >= minExchangeRate && c.ExchangeRate <= maxExchangeRate), // Nor NaN.
+		fmt.Errorf("--exchange-rate must be from %v to %v", minExchangeRate, maxExchangeRate))
+	when(!(c.TokenPrice >= 0 && c.TokenPrice <= maxTokenPrice), // Nor NaN.
+		fmt.Errorf("--token-price must be from 0 to %v", maxTokenPrice))
+	when(c.MaxStaleness < minStaleness,
+		fmt.Errorf("--max-staleness must be %v at least", minStaleness))
+	when(c.MaxConnectionAge < 0 || c.DrainTimeout < 0,
+		errors.New("--max-connection-age and --drain-timeout must not be negative"))
+	_, err = c.Overrides()
+	when(err != nil, err)
+	return found
 }
 
 // loopback says whether an address to listen on can be reached from this host

@@ -15,36 +15,49 @@ import (
 // File reads settings from YAML. It is a kong.ConfigurationLoader. Its errors
 // name settings and lines, and quote no values.
 func File(r io.Reader) (kong.Resolver, error) {
+	values, problems := readFile(r)
+	if len(problems) > 0 {
+		return nil, problems[0]
+	}
+	return values, nil
+}
+
+// readFile returns what can be understood of a file, and what is wrong with the
+// rest of it.
+func readFile(r io.Reader) (values file, problems []error) {
+	values = file{}
 	var document yaml.Node
 	decoder := yaml.NewDecoder(r)
 	if err := decoder.Decode(&document); errors.Is(err, io.EOF) {
-		return file{}, nil
+		return values, nil
 	} else if err != nil || document.Content[0].Kind != yaml.MappingNode {
-		return nil, errors.New("the configuration file is not YAML of names and values")
+		return values, []error{errors.New("the configuration file is not YAML of names and values")}
 	}
 	if err := decoder.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
-		return nil, errors.New("more than one YAML document in the configuration file")
+		problems = append(problems, errors.New("more than one YAML document in the configuration file"))
 	}
 	known, err := settings()
 	if err != nil {
-		return nil, err
+		return values, append(problems, err)
 	}
-	values := file{}
 	for pair := range slices.Chunk(document.Content[0].Content, 2) {
 		name := pair[0].Value
-		if !known[name] {
-			return nil, fmt.Errorf("unknown setting %q in the configuration file, line %d", name, pair[0].Line)
-		}
-		if _, twice := values[name]; twice {
-			return nil, fmt.Errorf("setting %q is in the configuration file twice, again in line %d", name, pair[0].Line)
-		}
 		value, err := text(pair[1])
-		if err != nil {
-			return nil, fmt.Errorf("setting %q in the configuration file, line %d: %w", name, pair[0].Line, err)
+		_, twice := values[name]
+		switch {
+		case !known[name]:
+			err = fmt.Errorf("unknown setting %q in the configuration file, line %d", name, pair[0].Line)
+		case twice:
+			err = fmt.Errorf("setting %q is in the configuration file twice, again in line %d", name, pair[0].Line)
+		case err != nil:
+			err = fmt.Errorf("setting %q in the configuration file, line %d: %w", name, pair[0].Line, err)
+		default:
+			values[name] = value
+			continue
 		}
-		values[name] = value
+		problems = append(problems, err)
 	}
-	return values, nil
+	return values, problems
 }
 
 // text returns a value as it is written, whatever YAML takes it for, so that it

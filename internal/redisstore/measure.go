@@ -27,7 +27,7 @@ const otherCommand = "other"
 // commands are what the store sends by their own names. XREAD is not among them: it
 // waits for changes, most of the time for as long as it may, and Stats says how
 // that goes.
-var commands = []string{"exists", "get", "set", "hget", "hmget", "hscan", "scan", "multi", "exec", "zcard", "zcount", "zrange", "zrangebylex", "xadd", "xrange", "xrevrange", "waitaof", "info", "config"}
+var commands = []string{"exists", "get", "set", "hget", "hmget", "hscan", "scan", "zcard", "zcount", "zrange", "zrangebylex", "xadd", "xrange", "xrevrange", "waitaof", "info", "config"}
 
 // scripts maps each script, and its digest, which is sent in place of it where
 // Redis knows it, to its name.

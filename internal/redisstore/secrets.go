@@ -61,10 +61,11 @@ func (s *Store) SecretAges(ctx context.Context, ages []time.Duration, oldest int
 }
 
 // readSecretAges reads the index as it is, and how many more tenants there are than
-// places in it, at one moment.
+// places in it. The commands are sent together, and Redis has no reason to do others'
+// between them; if it does, the index is looked through once for nothing.
 func (s *Store) readSecretAges(ctx context.Context, ages []time.Duration, oldest int) (found tenant.SecretAges, missing int64, err error) {
 	known := s.knownRegistry()
-	pipe := s.client.TxPipeline()
+	pipe := s.client.Pipeline()
 	name := pipe.Get(ctx, s.registryKey())
 	tenants, placed := pipe.ZCard(ctx, s.indexKey()), pipe.ZCard(ctx, s.secretsKey())
 	first := pipe.ZRangeWithScores(ctx, s.secretsKey(), 0, int64(oldest)-1)

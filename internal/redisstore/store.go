@@ -46,6 +46,7 @@ type Config struct {
 // concurrent use.
 type Store struct {
 	client redis.UniversalClient
+	shape  shape
 	prefix string
 	keyset *seal.Keyset
 	log    *slog.Logger
@@ -87,7 +88,7 @@ func Open(c Config) (*Store, error) {
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
 	redis.SetLogger(clientLog{c.Logger})
-	s := &Store{client: client, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
+	s := &Store{client: client, shape: a.shape, prefix: c.Prefix, keyset: c.Keyset, log: c.Logger, replica: rand.Text(),
 		swaps: make(chan struct{}, maxSwaps)}
 	s.hearing.toldUpTo(time.Now())
 	return s, nil
