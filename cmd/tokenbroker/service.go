@@ -17,6 +17,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/smokeball"
+	"smokeball.internal/tokenbroker/internal/tracing"
 )
 
 // serviceConfig is where production and development differ.
@@ -27,8 +28,10 @@ type serviceConfig struct {
 	watcher          *reload.Watcher
 	audit            *audit.Log
 	log              *slog.Logger
-	exchangeRate     float64       // 0: broker's default
-	maxStaleness     time.Duration // 0: broker's default
+	logLevel         *slog.LevelVar
+	traces           *tracing.Exporter // nil: there are none
+	exchangeRate     float64           // 0: broker's default
+	maxStaleness     time.Duration     // 0: broker's default
 	maxConnectionAge time.Duration
 	drainTimeout     time.Duration
 	embedded         bool // The store keeps nothing, and nobody is warned of that.
@@ -49,7 +52,7 @@ func newService(c serviceConfig) (*service, error) {
 	metrics, observer := ops.NewMetrics(), ops.NewBrokerObserver()
 	tokens := broker.New(broker.Config{
 		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
-		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer,
+		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer, Tracer: c.traces.Tracer(),
 	})
 	registry := broker.NewRegistry(tokens, c.store)
 	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
@@ -59,14 +62,14 @@ func newService(c serviceConfig) (*service, error) {
 	}
 	api, err := rpc.NewServer(rpc.Config{
 		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, Guard: guard, Certificates: certificates, Audit: c.audit,
-		MaxConnectionAge: c.maxConnectionAge,
+		MaxConnectionAge: c.maxConnectionAge, Tracer: c.traces.Tracer(),
 	})
 	if err != nil {
 		return nil, err
 	}
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	metrics.MustRegister(warnings)
-	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
+	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log, LogLevel: c.logLevel})
 	return &service{c, tokens, guard, registry, api, operators, warnings}, nil
 }
 
@@ -116,6 +119,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	defer cancel()
 	s.api.Drain(limit)
 	s.broker.Close()
+	s.traces.Close(context.WithoutCancel(ctx)) // What was done up to now is all that there is to tell.
 	stop()
 	s.ops.Close(limit)
 	err := tasks.Wait()

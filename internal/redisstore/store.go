@@ -73,6 +73,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	client.AddHook(spans{})
 	client.AddHook(reducing{})
 	// The client has one logger for the whole process; its own writes lines to
 	// standard error that are no records.
