@@ -62,6 +62,7 @@ type Exporter struct {
 	provider *sdktrace.TracerProvider
 	conn     *grpc.ClientConn
 	ratio    float64
+	log      *slog.Logger
 }
 
 // Start returns an exporter, which does not connect before there is something to
@@ -104,7 +105,7 @@ func Start(c Config) (*Exporter, error) {
 		sdktrace.WithBatcher(&reporting{SpanExporter: exporter, log: c.Logger}, sdktrace.WithMaxQueueSize(maxWaiting),
 			sdktrace.WithMaxExportBatchSize(maxBatch), sdktrace.WithBatchTimeout(batchEvery), sdktrace.WithExportTimeout(exportTimeout)),
 	)
-	return &Exporter{provider, conn, c.Ratio}, nil
+	return &Exporter{provider, conn, c.Ratio, c.Logger}, nil
 }
 
 // Tracer returns what begins spans; nil if there are to be none.
@@ -123,6 +124,8 @@ func (e *Exporter) Close(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, farewell)
 	defer cancel()
-	_ = e.provider.Shutdown(ctx) // It was reported.
+	if err := e.provider.Shutdown(ctx); err != nil {
+		e.log.Warn("spans are given up, since they could not be exported in time")
+	}
 	_ = e.conn.Close()
 }

@@ -138,7 +138,7 @@ func TestCallersAreBounded(t *testing.T) {
 // While the collector is away, nobody waits for it, and what waits to be sent has
 // a bound.
 func TestCollectorAway(t *testing.T) {
-	e, _ := start(t, "127.0.0.1:1", 1)
+	e, said := start(t, "127.0.0.1:1", 1)
 	big := strings.Repeat("x", 10<<10) // In each span, so that what is kept of them shows.
 	heap := func() int {
 		var m runtime.MemStats
@@ -158,6 +158,9 @@ func TestCollectorAway(t *testing.T) {
 	e.Close(t.Context())
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("Close took %v", took)
+	}
+	if !strings.Contains(said.String(), "spans are given up") {
+		t.Errorf("the log says %q", said)
 	}
 }
 
