@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/audit"
+	"smokeball.internal/tokenbroker/internal/logging"
 	"smokeball.internal/tokenbroker/internal/ops"
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/reload"
@@ -46,7 +47,9 @@ var devScopes = []string{"contacts/read", "contacts/write", "documents/read", "d
 
 // Run serves until ctx ends.
 func (c *devCommand) Run(ctx context.Context, out output) error {
-	log := slog.New(slog.NewTextHandler(out.stderr, &slog.HandlerOptions{Level: c.LogLevel}))
+	level := new(slog.LevelVar)
+	level.Set(c.LogLevel)
+	log := logging.New(out.stderr, logging.Text, level)
 	listeners, err := listenLoopback(ctx, c.GRPCAddr, c.OpsAddr, c.SimulatorAddr)
 	if err != nil {
 		return err
@@ -81,7 +84,7 @@ func (c *devCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	s, err := newService(serviceConfig{store: store, commands: commands, overrides: simulated(issuer.Addr()), watcher: reload.New(log), audit: records, log: log, drainTimeout: 5 * time.Second, embedded: true})
+	s, err := newService(serviceConfig{store: store, commands: commands, overrides: simulated(issuer.Addr()), watcher: reload.New(log), audit: records, log: log, logLevel: level, drainTimeout: 5 * time.Second, embedded: true})
 	if err != nil {
 		return err
 	}

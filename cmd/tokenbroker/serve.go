@@ -14,6 +14,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/seal"
+	"smokeball.internal/tokenbroker/internal/tracing"
 )
 
 type serveCommand struct {
@@ -22,7 +23,7 @@ type serveCommand struct {
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
-	log := c.Logger(out.stderr)
+	log, level := c.Logger(out.stderr)
 	// Before there is a secret in memory. Where it cannot be done, serving goes before.
 	if err := forbidCoreDumps(); err != nil {
 		log.Warn("a crash may write secrets to disk", "error", err)
@@ -58,8 +59,12 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return fmt.Errorf("ops: %w", err)
 	}
+	traces, err := c.traces(log)
+	if err != nil {
+		return fmt.Errorf("traces: %w", err)
+	}
 	s, err := newService(serviceConfig{
-		store: store, commands: commands, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log,
+		store: store, commands: commands, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log, logLevel: level, traces: traces,
 		exchangeRate: c.ExchangeRate, tokenPrice: c.TokenPrice, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
 	})
@@ -70,6 +75,20 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return err
 	}
 	return s.run(ctx, api, operators)
+}
+
+// traces returns what sends the spans; nil if nothing is to.
+func (c *serveCommand) traces(log *slog.Logger) (*tracing.Exporter, error) {
+	if c.OTLPEndpoint == "" {
+		return nil, nil
+	}
+	authorities, err := c.OTLPAuthorities()
+	if err != nil {
+		return nil, err
+	}
+	return tracing.Start(tracing.Config{
+		Endpoint: c.OTLPEndpoint, Plaintext: c.OTLPPlaintext(), Authorities: authorities, Ratio: c.TraceSample, Version: version, Logger: log,
+	})
 }
 
 // openStore opens the store that the settings name. An observer may be nil.

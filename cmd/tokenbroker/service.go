@@ -17,6 +17,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/smokeball"
+	"smokeball.internal/tokenbroker/internal/tracing"
 )
 
 // serviceConfig is where production and development differ.
@@ -29,9 +30,11 @@ type serviceConfig struct {
 	audit            *audit.Log
 	auditStrict      bool
 	log              *slog.Logger
-	exchangeRate     float64       // 0: broker's default
-	tokenPrice       float64       // 0: without metrics of cost
-	maxStaleness     time.Duration // 0: broker's default
+	logLevel         *slog.LevelVar
+	traces           *tracing.Exporter // nil: there are none
+	exchangeRate     float64           // 0: broker's default
+	tokenPrice       float64           // 0: without metrics of cost
+	maxStaleness     time.Duration     // 0: broker's default
 	maxConnectionAge time.Duration
 	drainTimeout     time.Duration
 	embedded         bool // The store keeps nothing, and nobody is warned of that.
@@ -54,7 +57,7 @@ func newService(c serviceConfig) (*service, error) {
 	metrics, observer := ops.NewMetrics(), ops.NewBrokerObserver()
 	tokens := broker.New(broker.Config{
 		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
-		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer,
+		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer, Tracer: c.traces.Tracer(),
 	})
 	registry := broker.NewRegistry(tokens, c.store)
 	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
@@ -69,7 +72,7 @@ func newService(c serviceConfig) (*service, error) {
 	}
 	api, err := rpc.NewServer(rpc.Config{
 		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, Guard: guard, Certificates: certificates, Audit: c.audit,
-		MaxConnectionAge: c.maxConnectionAge,
+		MaxConnectionAge: c.maxConnectionAge, Tracer: c.traces.Tracer(),
 	})
 	if err != nil {
 		return nil, err
@@ -77,7 +80,7 @@ func newService(c serviceConfig) (*service, error) {
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
 	metrics.MustRegister(warnings, secrets)
-	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log})
+	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log, LogLevel: c.logLevel})
 	return &service{
 		serviceConfig: c, broker: tokens, guard: guard, registry: registry, api: api, ops: operators,
 		warnings: warnings, secrets: secrets, reached: make(chan struct{}),
@@ -140,6 +143,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	defer cancel()
 	s.api.Drain(limit)
 	s.broker.Close()
+	s.traces.Close(context.WithoutCancel(ctx)) // What was done up to now is all that there is to tell.
 	stop()
 	s.ops.Close(limit)
 	err := tasks.Wait()

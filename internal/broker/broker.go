@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/singleflight"
 	"golang.org/x/time/rate"
 
@@ -109,6 +111,9 @@ type Config struct {
 	MaxStaleness time.Duration
 	// Observer is told how long things take; nil: nobody is.
 	Observer Observer
+	// Tracer begins the spans of callers who wait, as far as their calls have spans, and
+	// of what is done for them or behind their backs; nil: there are none.
+	Tracer trace.Tracer
 }
 
 // Broker hands out tokens. It is safe for concurrent use.
@@ -135,6 +140,8 @@ type Broker struct {
 
 	stats    stats
 	observer Observer       // never nil
+	tracer   trace.Tracer   // never nil
+	flying   sync.Map       // :: name of work that is under way (string) → *work, as far as it is traced
 	outages  rate.Sometimes // which of the records of a store that is away are to be seen
 
 	ctx    context.Context // ends with Close; all flights run on it
@@ -149,8 +156,8 @@ func New(c Config) *Broker {
 		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
 		budget: newBudget(cmp.Or(c.ExchangeRate, 25)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
 		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, outages: rate.Sometimes{First: 1, Interval: 10 * time.Second},
-		observer: cmp.Or[Observer](c.Observer, nobody{}),
-		ctx:      ctx, cancel: cancel,
+		observer: cmp.Or[Observer](c.Observer, nobody{}), tracer: cmp.Or[trace.Tracer](c.Tracer, noop.Tracer{}),
+		ctx: ctx, cancel: cancel,
 	}
 }
 

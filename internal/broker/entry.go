@@ -194,9 +194,9 @@ func (b *Broker) due(e *entry) {
 	case wanted && held == nil && failure != nil && now.Before(failure.RetryAt.Add(lull(failure))):
 		e.wait(b, failure.RetryAt.Add(lull(failure)))
 	case wanted && held != nil:
-		b.fly(e, order{replaces: held.ID, ahead: true})
+		b.fly(e, order{replaces: held.ID, ahead: true, by: asker{behind: true}})
 	case wanted:
-		b.fly(e, order{})
+		b.fly(e, order{by: asker{behind: true}})
 	case held != nil:
 		e.wait(b, held.Expires)
 	case failure != nil && now.Before(failure.RetryAt.Add(streakMemory)):

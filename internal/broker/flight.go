@@ -11,6 +11,8 @@ import (
 	"runtime/debug"
 	"time"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/singleflight"
 
 	"smokeball.internal/tokenbroker/internal/token"
@@ -39,6 +41,7 @@ type order struct {
 	ahead    bool    // behind its callers' backs, before anybody waits for it
 	owner    string  // of the lease; the flight sets it
 	from     *origin // where what it brings came from, set by the flight that this order begins; nil: nobody asks
+	by       asker   // who has it begun, for traces
 }
 
 // origin is where a flight had its token from. The zero origin is of an order that
@@ -60,18 +63,29 @@ func (o order) came(from origin) {
 // fly starts a flight for the entry, or joins the one that is under way. It
 // brings a token that is not the one to be replaced. A flight belongs to the
 // broker, not to whoever started it, and what it brings is kept; so the
-// channel, which gets one value, need not be read.
+// channel, which gets one landing, need not be read.
 func (b *Broker) fly(e *entry, o order) <-chan singleflight.Result {
 	// What is to be replaced is part of the name: who needs another token must
 	// not be given the old one because somebody asked for just any.
-	return b.flights.DoChan(e.digest+"/"+o.replaces, func() (any, error) {
-		t, err := b.task(flightTimeout, func(ctx context.Context) (any, error) { return b.renew(ctx, e, o) })
+	return b.flights.DoChan(e.flight(o), func() (any, error) {
+		l, err := b.land(flightTimeout, "flight", e.flight(o), o.by, func(ctx context.Context) (any, error) {
+			span := trace.SpanFromContext(ctx)
+			about(span, e)
+			t, err := b.renew(ctx, e, o)
+			if t != nil {
+				span.SetAttributes(attribute.String("tokenbroker.token_id", t.ID))
+			}
+			return t, err
+		})
 		if errors.Is(err, errPanic) {
 			e.fail(b, &token.Failure{Class: token.Unavailable, Message: err.Error(), RetryAt: time.Now().Add(time.Second)})
 		}
-		return t, err
+		return l, err
 	})
 }
+
+// flight returns the name of the flight that an order begins, or joins.
+func (e *entry) flight(o order) string { return e.digest + "/" + o.replaces }
 
 var errPanic = errors.New("internal error")
 
@@ -98,20 +112,26 @@ func (b *Broker) task(within time.Duration, work func(context.Context) (any, err
 func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	e.waiters.Add(1)
 	defer e.waiters.Add(-1)
+	w, by := b.wait(ctx, "wait for token")
+	about(w, e)
+	o.by = by
 	for {
 		var from origin // Another one for each flight, which may outlive this call.
 		o.from = &from
 		select {
 		case r := <-b.fly(e, o):
-			switch {
-			case errors.Is(r.Err, errPutOff):
+			if errors.Is(r.Err, errPutOff) {
 				continue // That was decided when nobody waited.
-			case r.Err != nil:
+			}
+			l := r.Val.(landing)
+			w.end(l.work, r.Err)
+			if r.Err != nil {
 				return nil, r.Err
 			}
 			b.stats.answered(from)
-			return r.Val.(*token.Token), nil
+			return l.value.(*token.Token), nil
 		case <-ctx.Done():
+			w.end(b.underWay(e.flight(o)), ctx.Err())
 			return nil, ctx.Err()
 		}
 	}
@@ -154,6 +174,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		if !waited {
 			waited = true
 			b.stats.leaseWaits.Add(1)
+			trace.SpanFromContext(ctx).AddEvent("another replica has the lease")
 		}
 		select {
 		case <-e.woken:

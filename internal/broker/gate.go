@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
+	"go.opentelemetry.io/otel/trace"
 
 	"smokeball.internal/tokenbroker/internal/token"
 )
@@ -159,6 +160,7 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 	case t.Wait == 0:
 		return t.Owed > max(1, r.Burst/4), nil
 	}
+	trace.SpanFromContext(ctx).AddEvent("waits for its turn within the fleet's budget")
 	if _, err := b.store.Lease(asking, e.key, o.owner, t.Wait+leaseTTL); err != nil {
 		b.log.DebugContext(ctx, "lease not prolonged", "key", e.digest, "error", err)
 	}

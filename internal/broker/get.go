@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/token"
 )
@@ -121,7 +123,7 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (t *t
 			}
 			// Once for each token. If it fails, the entry's timer sees to the rest.
 			if t.Due(now) && e.replacing.Load() != t && e.replacing.Swap(t) != t && !e.failure.Load().Holds(now) {
-				b.fly(e, order{replaces: t.ID, ahead: true}) // Behind the caller's back.
+				b.fly(e, order{replaces: t.ID, ahead: true, by: asker{span: trace.SpanContextFromContext(ctx), behind: true}}) // Behind the caller's back.
 			}
 			return t, true, nil
 		}

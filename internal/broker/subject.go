@@ -89,16 +89,20 @@ func isOutage(err error) bool {
 // reload returns the tenant from the store and keeps it in memory until it is
 // heard to have changed.
 func (b *Broker) reload(ctx context.Context, id string) (*subject, error) {
+	w, by := b.wait(ctx, "wait for tenant")
 	ch := b.loads.DoChan(id, func() (any, error) {
-		return b.task(storeTimeout, func(ctx context.Context) (any, error) { return b.read(ctx, id) })
+		return b.land(storeTimeout, "look up tenant", "tenant/"+id, by, func(ctx context.Context) (any, error) { return b.read(ctx, id) })
 	})
 	select {
 	case r := <-ch:
+		l := r.Val.(landing)
+		w.end(l.work, r.Err)
 		if r.Err != nil {
 			return nil, r.Err
 		}
-		return r.Val.(*subject), nil
+		return l.value.(*subject), nil
 	case <-ctx.Done():
+		w.end(b.underWay("tenant/"+id), ctx.Err())
 		return nil, ctx.Err()
 	}
 }

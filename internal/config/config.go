@@ -16,6 +16,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"smokeball.internal/tokenbroker/internal/audit"
+	"smokeball.internal/tokenbroker/internal/logging"
 	"smokeball.internal/tokenbroker/internal/smokeball"
 )
 
@@ -41,13 +42,15 @@ type Serve struct {
 	IssuerOverride []string `name:"issuer-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Token endpoint to use in place of Smokeball's, for example us/production=https://host/oauth2/token. May be repeated. http:// only to loopback."`
 	APIOverride    []string `name:"api-override" placeholder:"REGION/ENVIRONMENT=URL" help:"Address of the API to tell callers in place of Smokeball's, for example us/production=https://host/smokeball. They send tokens and API keys there. May be repeated. http:// only to loopback."`
 
+	Traces `embed:""`
+
 	ExchangeRate float64       `name:"exchange-rate" default:"25" placeholder:"NUMBER" help:"Exchanges per second that the whole fleet allows itself with one issuer, and twice as many at once after a quiet time. Who waits goes first. AWS allows 150 to all of Smokeball's partners together. Default ${default}."`
 	TokenPrice   float64       `name:"token-price" default:"0.00225" placeholder:"NUMBER" help:"What a token costs, for the metrics of cost, in the currency that they are to have; 0: no such metrics. The default is AWS's first tier, in US$. Default ${default}."`
 	MaxStaleness time.Duration `name:"max-staleness" default:"24h" placeholder:"DURATION" help:"How long tenants in memory are served while Redis is not heard, or has lost its registry: a tenant may have been disabled meanwhile. Default ${default}."`
 
 	MaxConnectionAge time.Duration `name:"max-connection-age" default:"5m" placeholder:"DURATION" help:"Ends gRPC connections of this age, so that a load balancer can spread them; 0: never. Default ${default}."`
 	DrainTimeout     time.Duration `name:"drain-timeout" default:"30s" placeholder:"DURATION" help:"How long calls under way may take to finish after SIGTERM. Default ${default}."`
-	LogLevel         string        `name:"log-level" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error. Default ${default}."`
+	LogLevel         string        `name:"log-level" default:"info" enum:"debug,info,warn,error" placeholder:"LEVEL" help:"debug, info, warn or error. It can be changed while the server runs, see docs/telemetry.md. Default ${default}."`
 	LogFormat        string        `name:"log-format" default:"json" enum:"json,text" placeholder:"FORMAT" help:"json or text. Default ${default}."`
 }
 
@@ -167,13 +170,9 @@ func parseOverrides(name string, texts []string) (map[smokeball.Place]string, er
 	return addresses, nil
 }
 
-// Logger returns a logger that writes to w.
-func (c *Serve) Logger(w io.Writer) *slog.Logger {
-	var level slog.Level
+// Logger returns a logger that writes to w, and its level, which may be changed.
+func (c *Serve) Logger(w io.Writer) (*slog.Logger, *slog.LevelVar) {
+	level := new(slog.LevelVar)
 	_ = level.UnmarshalText([]byte(c.LogLevel)) // One of the enum above.
-	options := &slog.HandlerOptions{Level: level}
-	if c.LogFormat == "text" {
-		return slog.New(slog.NewTextHandler(w, options))
-	}
-	return slog.New(slog.NewJSONHandler(w, options))
+	return logging.New(w, logging.Format(c.LogFormat), level), level
 }

@@ -114,7 +114,7 @@ func TestLogger(t *testing.T) {
 	levels := []slog.Level{slog.LevelDebug, slog.LevelInfo, slog.LevelWarn, slog.LevelError}
 	for i, name := range []string{"debug", "info", "warn", "error"} {
 		var out bytes.Buffer
-		log := (&config.Serve{LogLevel: name, LogFormat: "json"}).Logger(&out)
+		log, _ := (&config.Serve{LogLevel: name, LogFormat: "json"}).Logger(&out)
 		for _, level := range levels {
 			log.Log(t.Context(), level, "said", "error", errors.New("why"))
 		}
@@ -123,7 +123,8 @@ func TestLogger(t *testing.T) {
 		}
 	}
 	var out bytes.Buffer
-	(&config.Serve{LogLevel: "info", LogFormat: "text"}).Logger(&out).Info("said")
+	log, _ := (&config.Serve{LogLevel: "info", LogFormat: "text"}).Logger(&out)
+	log.Info("said")
 	if !strings.Contains(out.String(), "msg=said") {
 		t.Errorf("text: %s", out.String())
 	}

@@ -18,8 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config is what the operators' server is made of. All fields but Warnings are
-// required.
+// Config is what the operators' server is made of. All fields but Warnings and
+// LogLevel are required.
 type Config struct {
 	// Version of the program.
 	Version string
@@ -31,6 +31,8 @@ type Config struct {
 	Warnings *RedisWarnings
 	// Logger gets what goes wrong.
 	Logger *slog.Logger
+	// LogLevel is the log's, which can be seen and changed at /loglevel; nil: it cannot.
+	LogLevel *slog.LevelVar
 }
 
 // Server is the operators' HTTP server. It is live from the start and ready when
@@ -60,6 +62,11 @@ func NewServer(c Config) *Server {
 	mux.HandleFunc("GET /startupz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "started") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	mux.HandleFunc("GET /status", s.status)
+	if c.LogLevel != nil {
+		level := logLevel{c.LogLevel, c.Logger}
+		mux.HandleFunc("GET /loglevel", level.show)
+		mux.HandleFunc("PUT /loglevel", level.set)
+	}
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,

@@ -81,6 +81,7 @@ func Open(c Config) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	client.AddHook(spans{})
 	client.AddHook(reducing{})
 	if c.Observer != nil {
 		measure(client, c.Observer)

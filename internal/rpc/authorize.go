@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"strings"
 
-	"github.com/grpc-ecosystem/go-grpc-middleware/v2/interceptors/logging"
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
@@ -116,9 +115,6 @@ func name(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.Un
 	}
 	if r, ok := req.(interface{ GetScopes() []string }); ok {
 		c.scopes = r.GetScopes()
-	}
-	if c.tenant != "" {
-		logging.AddFields(ctx, logging.Fields{"tenant", c.tenant})
 	}
 	return handler(ctx, req)
 }

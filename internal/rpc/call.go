@@ -61,6 +61,9 @@ func newEntrance(c Config) (*entrance, error) {
 	e := &entrance{guard: c.Guard, audit: c.Audit, log: c.Logger, some: rate.NewLimiter(50, 500), refused: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "tokenbroker_refused_calls_total", Help: "Calls that were refused before their messages were read, by the reason of the error.",
 	}, []string{"reason"})}
+	if c.Metrics == nil {
+		return e, nil
+	}
 	return e, c.Metrics.Register(e.refused)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -21,6 +22,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/logging"
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/seal"
@@ -54,6 +56,8 @@ type furniture struct {
 	places  func(smokeball.Overrides)           // changes where tokens are asked for
 	guard   func(*broker.Broker) *access.Guard  // nil: everyone may do everything
 	audit   *audit.Log                          // nil: kept nowhere
+	tracer  trace.Tracer                        // nil: there are no traces
+	bare    bool                                // calls are not counted
 }
 
 // at is a context for calls, with more time than any of them needs.
@@ -67,7 +71,7 @@ func at(t testing.TB) context.Context {
 func newHouse(t testing.TB, f furniture) *house {
 	t.Helper()
 	h := &house{log: &record{}, sim: simulator.New(), metrics: prometheus.NewRegistry()}
-	log := slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: f.level}))
+	log := logging.New(h.log, logging.JSON, f.level)
 
 	issuing := httptest.NewServer(h.sim)
 	t.Cleanup(issuing.Close)
@@ -114,15 +118,19 @@ func newHouse(t testing.TB, f furniture) *house {
 	if f.records != nil {
 		records = f.records(records)
 	}
-	tokens := broker.New(broker.Config{Issuer: issuer, Store: store, Tenants: records, Logger: log})
+	tokens := broker.New(broker.Config{Issuer: issuer, Store: store, Tenants: records, Logger: log, Tracer: f.tracer})
 	t.Cleanup(tokens.Close)
 	guard := access.Unguarded(tokens)
 	if f.guard != nil {
 		guard = f.guard(tokens)
 	}
-	h.server, err = rpc.NewServer(rpc.Config{
-		Broker: tokens, Registry: broker.NewRegistry(tokens, records), Logger: log, Metrics: h.metrics, Guard: guard, Audit: f.audit,
-	})
+	config := rpc.Config{
+		Broker: tokens, Registry: broker.NewRegistry(tokens, records), Logger: log, Metrics: h.metrics, Guard: guard, Audit: f.audit, Tracer: f.tracer,
+	}
+	if f.bare {
+		config.Metrics = nil
+	}
+	h.server, err = rpc.NewServer(config)
 	if err != nil {
 		t.Fatal(err)
 	}

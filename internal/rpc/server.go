@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -50,8 +50,10 @@ type Config struct {
 	Registry *broker.Registry
 	// Logger gets a record of each call, without its content. Required.
 	Logger *slog.Logger
-	// Metrics gets the server's metrics. Required.
+	// Metrics gets the server's metrics; nil: calls are not counted.
 	Metrics prometheus.Registerer
+	// Tracer begins a span for each call; nil: there are none.
+	Tracer trace.Tracer
 	// Guard says who may do what. Required.
 	Guard *access.Guard
 	// Certificates serve TLS; nil serves plain text.
@@ -81,11 +83,7 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rules of the API: %w", err)
 	}
-	metrics := grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram(
-		grpcprom.WithHistogramBuckets([]float64{.0001, .0005, .001, .005, .025, .1, .5, 2.5, 10, 30})))
-	if err := c.Metrics.Register(metrics); err != nil {
-		return nil, fmt.Errorf("metrics of the server: %w", err)
-	}
+	metrics := callMetrics{}
 	entrance, err := newEntrance(c)
 	if err != nil {
 		return nil, fmt.Errorf("metrics of the server: %w", err)
@@ -119,7 +117,11 @@ func NewServer(c Config) (*Server, error) {
 	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, guard: c.Guard, log: c.Logger})
 	healthpb.RegisterHealthServer(s.server, s.health)
 	reflection.Register(s.server)
-	metrics.InitializeMetrics(s.server)
+	if c.Metrics != nil {
+		if err := metrics.measure(s.server, c.Metrics); err != nil {
+			return nil, err
+		}
+	}
 	s.SetServing(false)
 	s.SetAdministering(false)
 	return s, nil

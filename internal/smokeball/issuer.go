@@ -16,6 +16,9 @@ import (
 	"strings"
 	"time"
 
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
@@ -72,13 +75,23 @@ func New(overrides Overrides) *Issuer {
 // within ten seconds. The error is a *token.Failure, or ctx's own error if ctx
 // ended first. The token's RefreshAt is not set.
 func (i *Issuer) Exchange(ctx context.Context, c token.Credential) (*token.Token, error) {
+	ctx, span := beginSpan(ctx, "exchange", c)
+	t, err := i.exchange(ctx, c)
+	endSpan(span, err)
+	return t, err
+}
+
+func (i *Issuer) exchange(ctx context.Context, c token.Credential) (*token.Token, error) {
 	within, cancel := context.WithTimeout(ctx, exchangeTimeout)
 	defer cancel()
 	for attempt := 1; ; attempt++ {
-		t, failure := i.attempt(within, c)
+		tried, span := beginAttempt(within, c, attempt)
+		t, failure := i.attempt(tried, c)
 		if failure == nil {
+			endSpan(span, nil)
 			return t, nil
 		}
+		endSpan(span, failure)
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
@@ -138,6 +151,7 @@ func (i *Issuer) attempt(ctx context.Context, c token.Credential) (*token.Token,
 		return nil, unreachable(req.URL.Host, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
+	trace.SpanFromContext(ctx).SetAttributes(semconv.HTTPResponseStatusCode(resp.StatusCode))
 	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	switch {
 	case err != nil:

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
@@ -27,6 +29,8 @@ type Fleet struct {
 	MaxStaleness time.Duration
 	// Observer of the replicas that are added; nil: nobody.
 	Observer broker.Observer
+	// Tracer of the replicas that are added; nil: there are no traces.
+	Tracer trace.Tracer
 }
 
 // NewFleet returns a fleet of n replicas, which end with the test.
@@ -54,7 +58,7 @@ func (f *Fleet) Deaf(t testing.TB) *broker.Broker {
 	b := broker.New(broker.Config{
 		Issuer: f.Issuer, Store: f.Store, Tenants: f.Store, Logger: log,
 		ExchangeRate: cmp.Or(f.ExchangeRate, 1000), MaxStaleness: cmp.Or(f.MaxStaleness, 365*24*time.Hour),
-		Observer: f.Observer,
+		Observer: f.Observer, Tracer: f.Tracer,
 	})
 	t.Cleanup(b.Close)
 	f.Replicas = append(f.Replicas, b)
