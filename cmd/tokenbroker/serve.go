@@ -59,9 +59,10 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("ops: %w", err)
 	}
 	s, err := newService(serviceConfig{
-		store: store, commands: commands, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, log: log,
-		exchangeRate: c.ExchangeRate, tokenPrice: c.TokenPrice, maxStaleness: c.MaxStaleness,
+		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, log: log,
+		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
+		commands: commands, tokenPrice: c.TokenPrice,
 	})
 	if err != nil {
 		return err
