@@ -64,9 +64,10 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("traces: %w", err)
 	}
 	s, err := newService(serviceConfig{
-		store: store, commands: commands, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log, logLevel: level, traces: traces,
-		exchangeRate: c.ExchangeRate, tokenPrice: c.TokenPrice, maxStaleness: c.MaxStaleness,
+		store: store, overrides: overrides, callers: c.callers(), watcher: watcher, audit: records, auditStrict: c.AuditStrict, log: log, logLevel: level, traces: traces,
+		exchangeRate: c.ExchangeRate, maxStaleness: c.MaxStaleness,
 		maxConnectionAge: c.MaxConnectionAge, drainTimeout: c.DrainTimeout,
+		commands: commands, tokenPrice: c.TokenPrice,
 	})
 	if err != nil {
 		return err
