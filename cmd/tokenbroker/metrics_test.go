@@ -142,8 +142,11 @@ func TestMetricsFollowTheSettings(t *testing.T) {
 func metricsOf(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	g := startGuarded(t, "", withTokens)
+	register(t, g.as(everything), g.issuer, "acme", time.Hour)
+	g.terminate() // The ages of secrets are read at the start, and then each minute.
+	g.process = start(t, g.args...).ready()
+	until(t, "the ages of secrets", func() bool { return strings.Contains(g.get("/metrics"), "tokenbroker_tenant_client_secret_age_seconds{") })
 	conn := g.as(everything)
-	register(t, conn, g.issuer, "acme", time.Hour)
 	for range 2 { // The second time, the token is in use.
 		if _, err := pb.NewTokenServiceClient(conn).GetToken(soon(t), &pb.GetTokenRequest{Tenant: "tenants/acme"}); err != nil {
 			t.Fatal(err)
