@@ -205,6 +205,13 @@ func TestBadFlags(t *testing.T) {
 		"no end of a price":  {"--keyset-file=k", "--insecure", "--token-price=+Inf"},
 		"no staleness":       {"--keyset-file=k", "--insecure", "--max-staleness=0s"},
 		"unknown log level":  {"--keyset-file=k", "--insecure", "--log-level=trace"},
+		"collector, a URL":   {"--keyset-file=k", "--insecure", "--otlp-endpoint=http://127.0.0.1:4317"},
+		"collector, no port": {"--keyset-file=k", "--insecure", "--otlp-endpoint=collector"},
+		"collector, no host": {"--keyset-file=k", "--insecure", "--otlp-endpoint=:4317"},
+		"CA of no collector": {"--keyset-file=k", "--insecure", "--otlp-ca-file=ca.pem"},
+		"sampling more":      {"--keyset-file=k", "--insecure", "--trace-sample=1.1"},
+		"sampling less":      {"--keyset-file=k", "--insecure", "--trace-sample=-0.1"},
+		"sampling NaN":       {"--keyset-file=k", "--insecure", "--trace-sample=NaN"},
 		"unknown log format": {"--keyset-file=k", "--insecure", "--log-format=xml"},
 		"unknown flag":       {"--keyset-file=k", "--insecure", "--verbose"},
 	} {

@@ -36,6 +36,8 @@ func (l callLog) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 
 // finished writes the record of a call that has come to err. Those whose code is
 // among usual went well.
+//
+//nolint:sloglint // The fields have the names that go-grpc-middleware gave them, which queries know.
 func (l callLog) finished(ctx context.Context, method string, began time.Time, err error, usual ...codes.Code) {
 	code := status.Code(err)
 	level := levelOf(code)

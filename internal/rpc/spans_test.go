@@ -161,10 +161,7 @@ func TestOddTraceparents(t *testing.T) {
 		{traceparent, traceparent}, {""}, {"00-0-0-01"}, {"00-" + strings.Repeat("0", 32) + "-" + callersSpan + "-01"}, {strings.Repeat("x", 10_000)}, {"ff-" + callersTrace + "-" + callersSpan + "-01"},
 	} {
 		spans.Reset()
-		ctx := at(t)
-		for _, value := range odd {
-			ctx = metadata.AppendToOutgoingContext(ctx, "traceparent", value)
-		}
+		ctx := metadata.NewOutgoingContext(at(t), metadata.MD{"traceparent": odd})
 		if _, err := h.tokens.GetToken(ctx, &pb.GetTokenRequest{Tenant: "tenants/acme"}); err != nil {
 			t.Fatal(err)
 		}

@@ -34,7 +34,7 @@ type Collector struct {
 // Start starts a collector that ends with the test. Options may have it speak TLS.
 func Start(t testing.TB, options ...grpc.ServerOption) *Collector {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
