@@ -25,6 +25,7 @@ type Serve struct {
 
 	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API. Default ${default}."`
 	OpsAddr  string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators: /metrics, /livez, /readyz, /status over HTTP. Default ${default}."`
+	OpsTLS   bool   `name:"ops-tls" help:"Serve --ops-addr over TLS, with the certificate of the API. Callers who prove who they are may see the status page, as the access file has it. See docs/status.md."`
 
 	Redis `embed:""`
 
@@ -76,6 +77,8 @@ func (c *Serve) Validate() error {
 		return errors.New("--insecure, which takes everyone for an administrator, excludes TLS files, client authorities, an access file and bearer tokens")
 	case c.Insecure && !loopback(c.GRPCAddr):
 		return fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr)
+	case c.Insecure && c.OpsTLS:
+		return errors.New("--ops-tls needs --tls-cert-file and --tls-key-file, which --insecure excludes")
 	case !c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == ""):
 		return errors.New("--tls-cert-file and --tls-key-file are needed (or --insecure, on a loopback address)")
 	case !c.Insecure && c.ClientCAFile == "" && c.JWTIssuer == "":

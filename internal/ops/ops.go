@@ -17,8 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config is what the operators' server is made of. All fields but Warnings are
-// required.
+// Config is what the operators' server is made of. All fields but Warnings and Page
+// are required.
 type Config struct {
 	// Version of the program.
 	Version string
@@ -28,6 +28,9 @@ type Config struct {
 	PingRedis func(context.Context) error
 	// Warnings is what /status says is wrong with Redis; nil: nothing is.
 	Warnings *RedisWarnings
+	// Page is what /status shows to people, who may not all see it; nil: JSON, as to
+	// scripts.
+	Page http.Handler
 	// Logger gets what goes wrong.
 	Logger *slog.Logger
 }
@@ -49,7 +52,7 @@ func NewServer(c Config) *Server {
 	mux.Handle("GET /metrics", promhttp.HandlerFor(c.Metrics, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "live") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /status", s.statusOrPage)
 	s.http = &http.Server{
 		Handler:           mux,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -116,7 +119,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		status.Redis = "out of reach"
 	}
 	if s.config.Warnings != nil {
-		status.Warnings = s.config.Warnings.sentences()
+		status.Warnings = s.config.Warnings.Sentences()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status)
