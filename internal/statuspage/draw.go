@@ -39,9 +39,9 @@ const (
 	// token goes up from the base, what failed goes down.
 	column, gap = 3, 1
 	base, depth = 14, 8
-	// At least so many make a column full, so that one exchange in an hour, as most
-	// tenants have, is low.
-	fullOK, fullFailed = 4, 4
+	// At least so many make a column full: one or two exchanges in an hour are what
+	// most tenants have.
+	full = 2
 )
 
 // plot is the exchanges of the last day. The zero plot has none.
@@ -56,7 +56,7 @@ func plotOf(h *token.History) plot {
 	if sum == (token.Exchanges{}) {
 		return plot{}
 	}
-	mostOK, mostFailed := fullOK, fullFailed
+	mostOK, mostFailed := full, full
 	for _, hour := range h {
 		mostOK, mostFailed = max(mostOK, hour.OK), max(mostFailed, hour.Failed)
 	}

@@ -16,8 +16,8 @@ type query struct {
 
 const (
 	path = "/status"
-	// An id is a DNS label.
-	maxID = 63
+	// An id is a DNS label; tenants/ may stand before it.
+	maxID = 63 + 8
 	// Links of the page are shorter than this.
 	maxQuery = 1024
 )
@@ -32,16 +32,16 @@ func readQuery(raw string) (q query, wrong string) {
 	if err != nil {
 		return q, "The query cannot be read."
 	}
-	q.part = strings.ToLower(strings.TrimSpace(values.Get("q")))
-	q.part = strings.TrimPrefix(q.part, "tenants/")
-	q.after = values.Get("after")
-	q.trouble = values.Get("show") == "trouble"
-	q.refresh = values.Get("refresh") != ""
-	for _, text := range []string{q.part, q.after} {
+	for _, text := range []string{values.Get("q"), values.Get("after")} {
 		if len(text) > maxID || !utf8.ValidString(text) {
 			return q, "What is looked for is part of a tenant's id, which has 63 characters at most."
 		}
 	}
+	// As an id is written, and as the API names a tenant.
+	q.part = strings.TrimPrefix(strings.ToLower(strings.TrimSpace(values.Get("q"))), "tenants/")
+	q.after = values.Get("after")
+	q.trouble = values.Get("show") == "trouble"
+	q.refresh = values.Get("refresh") != ""
 	return q, ""
 }
 

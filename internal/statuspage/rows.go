@@ -46,10 +46,10 @@ type row struct {
 	State           state
 	Word            string
 	Why             string // a sentence; empty: there is nothing to say
-	Next            string // when the next exchange is tried
+	Detail          string // what was answered, for those who know the issuer; may be empty
 	Life            *bar   // nil: there is no token
 	Left            string
-	Refreshed, Due  stamp
+	Last, Next      stamp // refresh, and exchange
 	Plot            plot
 }
 
@@ -67,23 +67,43 @@ func rowOf(v broker.View, now time.Time, wanted bool) row {
 	}
 	t, f := v.Token, v.Failure
 	if t != nil && t.Lifetime() > 0 {
-		r.Refreshed = at(t.Issued)
+		r.Last = at(t.Issued)
 		if now.Before(t.Expires) {
 			r.Life = barOf(t, now)
 			r.Left = span(t.Expires.Sub(now)) + " left"
-			r.Due = at(t.RefreshAt)
+			r.Next = at(t.RefreshAt).or(now, t.RefreshAt, "due")
 		} else {
 			r.Left = "ended " + span(now.Sub(t.Expires)) + " ago"
 		}
 	}
 	if f != nil {
-		r.Why = sentence(f.Message)
-		if f.Holds(now) {
-			r.Next = "Next try in " + span(f.RetryAt.Sub(now))
-		}
+		r.Why, r.Detail = reasonOf(f.Class), sentence(f.Message)
+		r.Next = at(f.RetryAt).or(now, f.RetryAt, "when asked")
 	}
 	r.State, r.Word = judge(v, now, wanted)
 	return r
+}
+
+// reasonOf says what a failed exchange means for those who have to do something.
+func reasonOf(c token.Class) string {
+	switch c {
+	case token.CredentialsRejected:
+		return "The issuer does not accept the client id and secret."
+	case token.GrantRejected:
+		return "The issuer knows the client, but lets it have no token this way."
+	case token.ScopeRejected:
+		return "The issuer does not grant these scopes."
+	case token.Throttled:
+		return "The issuer asks to slow down."
+	case token.Blocked:
+		return "Something in front of the issuer has refused the request."
+	case token.Unavailable:
+		return "The issuer does not answer, or is in trouble."
+	case token.Malformed:
+		return "What the issuer answers is no token."
+	default: // Of a replica of a later version.
+		return "The exchange has failed."
+	}
 }
 
 // judge says how bad it is, in a word or two.

@@ -21,11 +21,19 @@ func at(t time.Time) stamp {
 	if t.IsZero() || t.Year() > 9999 {
 		return stamp{}
 	}
-	said := "in " + span(time.Until(t))
+	said := "in\u00a0" + span(time.Until(t))
 	if past := time.Since(t); past >= 0 {
-		said = span(past) + " ago"
+		said = span(past) + "\u00a0ago"
 	}
-	return stamp{said, t.UTC().Format("2006-01-02T15:04:05Z")}
+	return stamp{said, t.UTC().Format(time.DateTime + "Z")}
+}
+
+// or says something else of a moment that is past at now.
+func (s stamp) or(now, t time.Time, past string) stamp {
+	if s.Said != "" && !now.Before(t) {
+		s.Said = past
+	}
+	return s
 }
 
 // span says how long something is, in one unit. The space does not break.
