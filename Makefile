@@ -1,6 +1,6 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server, curl, haproxy, nginx and, where redis-server
-# is older than 7.2, valkey-server, by `make test`, if missing.
+# is installed globally but redis-server, curl, haproxy, nginx, chromium and, where
+# redis-server is older than 7.2, valkey-server, by `make test`, if missing.
 
 BUF             := v1.75.0
 PROTOC_GEN_GO   := v1.36.12
@@ -74,6 +74,11 @@ generate: proto-tools ## Generate gen/ from proto/
 licences: $(BIN)/go-licence-detector ## Generate docs/licences.md from the modules in the binary
 	.ci/licences/list >$(OUT)/licences.md
 	mv $(OUT)/licences.md docs/licences.md
+
+.PHONY: screenshots
+screenshots: installed ## Take the pictures of the status page in docs/images
+	mkdir -p docs/images
+	go test ./cmd/tokenbroker -count=1 -run TestTheStatusPage -screenshots $(abspath docs/images)
 
 .PHONY: clean
 clean: ## Remove .tmp: everything built, and the tools

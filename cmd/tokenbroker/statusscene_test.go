@@ -56,11 +56,11 @@ func firm(n int) tenant.Tenant {
 func title(id string) string {
 	name := []byte(id)
 	for i := range name {
-		if i == 0 || name[i-1] == ' ' {
-			name[i] -= 'a' - 'A'
-		}
-		if name[i] == '-' {
+		switch {
+		case name[i] == '-':
 			name[i] = ' '
+		case name[i] >= 'a' && (i == 0 || name[i-1] == ' '):
+			name[i] -= 'a' - 'A'
 		}
 	}
 	return string(name)
