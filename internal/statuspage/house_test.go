@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
-	"time"
 
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
@@ -20,7 +19,6 @@ import (
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/statuspage"
 	"smokeball.internal/tokenbroker/internal/tenant"
-	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // house is a page, and what it shows, in memory.
@@ -204,24 +202,4 @@ func auditFile(t *testing.T) (_ *audit.Log, closed func() string) {
 	end := func() { cancel(); <-done }
 	t.Cleanup(end)
 	return log, func() string { end(); return out.String() }
-}
-
-func refuseAll(token.Credential) *token.Failure {
-	return &token.Failure{Class: token.CredentialsRejected, Message: "no"}
-}
-
-// eventuallyFails has the broker be refused a token, when it has heard of the tenant.
-func eventuallyFails(t *testing.T, h *house, id string) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if _, err := h.broker.Get(t.Context(), id, nil, 0); err == nil {
-			t.Fatalf("%s has a token", id)
-		}
-		for view := range h.registry.Troubled() {
-			if view.Tenant.ID == id {
-				return
-			}
-		}
-	}
-	t.Fatalf("%s is not in trouble", id)
 }
