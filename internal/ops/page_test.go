@@ -24,7 +24,12 @@ func TestStatusIsAPageToThoseWhoReadHTML(t *testing.T) {
 	}
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(l) }()
-	t.Cleanup(func() { server.Close(context.Background()); <-served })
+	t.Cleanup(func() {
+		server.Close(context.Background())
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+	})
 	for accept, html := range map[string]bool{
 		"": false, "*/*": false, "application/json": false, "text/plain, application/json;q=0.9": false, "text/htmlx": false,
 		"text/html": true, "TEXT/HTML;q=0.9": true, "application/xhtml+xml, text/html; charset=utf-8, */*;q=0.8": true,
