@@ -21,6 +21,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/statuspage"
+	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
@@ -77,8 +78,8 @@ func newStreet(t *testing.T) *street {
 	if err := errors.Join(certificates.SetServer(server.PEM, server.KeyPEM), certificates.SetAuthorities(s.authority.PEM())); err != nil {
 		t.Fatal(err)
 	}
-	s.house = newHouse(t, func(c *statuspage.Config, b *broker.Broker) {
-		c.Guard, c.Certificates, c.Audit = guardOf(t, verifier, b, rules), certificates, s.log
+	s.house = newHouse(t, func(c *statuspage.Config, h *house) {
+		c.Guard, c.Certificates, c.Audit = guardOf(t, verifier, h.broker, rules), certificates, s.log
 	})
 	s.register(t, "acme-one", "acme-two", "globex-one", "globex-two")
 	s.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -219,7 +220,7 @@ func TestWhoSeesWhichTroubles(t *testing.T) {
 		if err := verifier.SetKeys(tokens.JWKS()); err != nil {
 			t.Fatal(err)
 		}
-		h := newHouse(t, func(c *statuspage.Config, b *broker.Broker) { c.Guard = guardOf(t, verifier, b, rules) })
+		h := newHouse(t, func(c *statuspage.Config, h *house) { c.Guard = guardOf(t, verifier, h.broker, rules) })
 		h.register(t, "acme-one", "acme-two", "globex-one", "globex-two")
 		synctest.Wait()
 		h.Issuer.Answer = func(token.Credential) *token.Failure {
@@ -243,6 +244,45 @@ func TestWhoSeesWhichTroubles(t *testing.T) {
 		page := visit()
 		wants(t, page, "not:acme")
 		if seen := ids(page, "tenants"); !slices.Equal(seen, []string{"globex-one"}) {
+			t.Errorf("in memory: %q", seen)
+		}
+	})
+}
+
+// brief is a registry that is gone after the first answer.
+type brief struct {
+	broker.Records
+	asked int
+}
+
+func (b *brief) ListTenants(ctx context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
+	if b.asked++; b.asked > 1 {
+		return nil, "", errAway
+	}
+	return b.Records.ListTenants(ctx, after, limit)
+}
+
+// A list is of Redis or of memory, and not of both.
+func TestRedisGoesAwayInTheMiddleOfAList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens := accesstest.NewTokenIssuer(t, "https://idp.example", "key")
+		verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
+		if err := verifier.SetKeys(tokens.JWKS()); err != nil {
+			t.Fatal(err)
+		}
+		h := newHouse(t, func(c *statuspage.Config, h *house) {
+			c.Guard, c.Registry = guardOf(t, verifier, h.broker, rules), broker.NewRegistry(h.broker, &brief{Records: h.Store})
+		})
+		h.register(t, "globex-one", "globex-two")
+		for n := range 60 {
+			h.register(t, fmt.Sprintf("hooli-%d", n)) // Which the viewer does not see.
+		}
+		h.get(t, "globex-two")
+		r := request(t, "/status")
+		r.Header.Set("Authorization", "Bearer "+tokens.Sign(tokens.Claims("team", "tokenbroker")))
+		page := serve(h.page, r).body
+		wants(t, page, "Redis is out of reach. These are", "not:rel=\"next\"")
+		if seen := ids(page, "tenants"); !slices.Equal(seen, []string{"globex-two"}) {
 			t.Errorf("in memory: %q", seen)
 		}
 	})
@@ -359,12 +399,12 @@ func TestWithoutARecordNothingIsShown(t *testing.T) {
 	done := make(chan struct{})
 	go func() { defer close(done); strict.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	s.house = newHouse(t, func(c *statuspage.Config, b *broker.Broker) {
+	s.house = newHouse(t, func(c *statuspage.Config, h *house) {
 		verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
 		if err := verifier.SetKeys(s.tokens.JWKS()); err != nil {
 			t.Fatal(err)
 		}
-		c.Guard, c.Audit = guardOf(t, verifier, b, rules), strict
+		c.Guard, c.Audit = guardOf(t, verifier, h.broker, rules), strict
 	})
 	var got answer
 	for range 100 {

@@ -70,7 +70,7 @@ func (r *redis) Replicas(context.Context) ([]statuspage.Replica, int, error) {
 	return r.replicas, len(r.replicas), nil
 }
 
-func newHouse(t *testing.T, change func(*statuspage.Config, *broker.Broker)) *house {
+func newHouse(t *testing.T, change func(*statuspage.Config, *house)) *house {
 	t.Helper()
 	h := &house{Fleet: brokertest.NewFleet(t, 1), redis: &redis{}}
 	h.broker = h.Replicas[0]
@@ -80,7 +80,7 @@ func newHouse(t *testing.T, change func(*statuspage.Config, *broker.Broker)) *ho
 		Redis: h.redis, Logger: slog.New(slog.DiscardHandler),
 	}
 	if change != nil {
-		change(&config, h.broker)
+		change(&config, h)
 	}
 	h.page = statuspage.New(config)
 	return h

@@ -11,7 +11,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/statuspage"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -248,7 +247,7 @@ func TestWhileRedisIsAway(t *testing.T) {
 
 func TestTheReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHouse(t, func(c *statuspage.Config, _ *broker.Broker) {
+		h := newHouse(t, func(c *statuspage.Config, _ *house) {
 			c.Hindrances = func() []string { return []string{"the audit log <cannot> be written"} }
 		})
 		wants(t, h.see(t, "/status"), "None has been heard of yet.", "■</i> <b>This replica</b> <span>not ready: the audit log &lt;cannot&gt; be written")
