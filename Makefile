@@ -1,6 +1,6 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server, curl, haproxy, nginx and, where redis-server
-# is older than 7.2, valkey-server, by `make test`, if missing.
+# is installed globally but redis-server, curl, haproxy, nginx, chromium and, where
+# redis-server is older than 7.2, valkey-server, by `make test`, if missing.
 
 BUF             := v1.75.0
 PROTOC_GEN_GO   := v1.36.12
@@ -78,6 +78,11 @@ licences: $(BIN)/go-licence-detector ## Generate docs/licences.md from the modul
 .PHONY: metrics
 metrics: ## Generate the table in docs/metrics.md from what a replica shows
 	go test -count=1 ./cmd/tokenbroker -run TestTheTableOfMetrics -update
+
+.PHONY: screenshots
+screenshots: installed ## Take the pictures of the status page in docs/images
+	mkdir -p docs/images
+	go test ./cmd/tokenbroker -count=1 -run TestTheStatusPage -screenshots $(abspath docs/images)
 
 .PHONY: clean
 clean: ## Remove .tmp: everything built, and the tools

@@ -145,7 +145,9 @@ func metricsOf(t *testing.T) map[string]*dto.MetricFamily {
 	register(t, g.as(everything), g.issuer, "acme", time.Hour)
 	g.terminate() // The ages of secrets are read at the start, and then each minute.
 	g.process = start(t, g.args...).ready()
-	until(t, "the ages of secrets", func() bool { return strings.Contains(g.get("/metrics"), "tokenbroker_tenant_client_secret_age_seconds{") })
+	until(t, "the ages of secrets", func() bool {
+		return strings.Contains(g.get("/metrics"), "tokenbroker_tenant_client_secret_age_seconds{")
+	})
 	conn := g.as(everything)
 	for range 2 { // The second time, the token is in use.
 		if _, err := pb.NewTokenServiceClient(conn).GetToken(soon(t), &pb.GetTokenRequest{Tenant: "tenants/acme"}); err != nil {

@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -162,7 +164,11 @@ func (p *process) ready() *process {
 
 // get returns what the operators' side says.
 func (p *process) get(path string) string {
-	resp, err := http.Get("http://" + p.ops + path)
+	scheme, client := "http", &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+	if slices.Contains(p.cmd.Args, "--ops-tls") {
+		scheme = "https"
+	}
+	resp, err := client.Get(scheme + "://" + p.ops + path)
 	if err != nil {
 		return err.Error()
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -74,6 +75,9 @@ func (c *serveCommand) Run(ctx context.Context, out output) error {
 	}
 	if err := c.watchCallers(s); err != nil {
 		return err
+	}
+	if c.OpsTLS {
+		operators = tls.NewListener(operators, s.callers.certificates.OptionalConfig())
 	}
 	return s.run(ctx, api, operators)
 }

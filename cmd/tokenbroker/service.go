@@ -17,6 +17,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/smokeball"
+	"smokeball.internal/tokenbroker/internal/statuspage"
 	"smokeball.internal/tokenbroker/internal/tracing"
 )
 
@@ -80,7 +81,17 @@ func newService(c serviceConfig) (*service, error) {
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
 	metrics.MustRegister(warnings, secrets)
-	operators := ops.NewServer(ops.Config{Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Logger: c.log, LogLevel: c.logLevel})
+	var operators *ops.Server
+	page := statuspage.Config{
+		Version: version, Registry: registry, Stats: tokens.Stats, Redis: pageRedis{c.store, warnings}, Audit: c.audit, Logger: c.log,
+		Hindrances: func() []string { return operators.Hindrances() },
+	}
+	if c.callers != nil { // Else everybody would be an administrator, on this machine or not.
+		page.Guard, page.Certificates = guard, certificates
+	}
+	operators = ops.NewServer(ops.Config{
+		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Page: statuspage.New(page), Logger: c.log, LogLevel: c.logLevel,
+	})
 	return &service{
 		serviceConfig: c, broker: tokens, guard: guard, registry: registry, api: api, ops: operators,
 		warnings: warnings, secrets: secrets, reached: make(chan struct{}),
@@ -107,6 +118,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	tasks.Go(func() error { return s.api.Serve(api) })
 	tasks.Go(func() error { s.store.Follow(failed, s.broker); return nil })
 	tasks.Go(func() error { s.watcher.Run(failed); return nil })
+	tasks.Go(func() error { s.attend(failed, api); return nil })
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	var recorder sync.WaitGroup // It outlives what it records.
 	recorder.Go(func() { s.audit.Run(recording) })

@@ -197,6 +197,13 @@ func (g *Guard) DecideFor(c *Caller, q Query, labels map[string]string) (rule st
 	return outcome(g.grants(c).DecideFor(q, labels))
 }
 
+// Sees says whether a tenant with this id and these labels is among those that are
+// shown to a caller who may list tenants: those that it may get.
+func (g *Guard) Sees(c *Caller, id string, labels map[string]string) bool {
+	_, err := g.DecideFor(c, Query{Method: "GetTenant", Tenant: id}, labels)
+	return err == nil
+}
+
 func outcome(d Decision) (rule string, err error) {
 	switch d.Verdict {
 	case Allowed:

@@ -95,7 +95,13 @@ func earlier(a, b time.Time) time.Time {
 // Config returns the configuration of a server that uses what is set when a
 // client comes. There are no session tickets: a session that is resumed would
 // be the word of an authority that may be gone.
-func (c *Certificates) Config() *tls.Config {
+func (c *Certificates) Config() *tls.Config { return c.config(c.Optional) }
+
+// OptionalConfig is Config where clients may come without a certificate, whatever
+// Optional says. One that they show must be good.
+func (c *Certificates) OptionalConfig() *tls.Config { return c.config(true) }
+
+func (c *Certificates) config(optional bool) *tls.Config {
 	base := &tls.Config{MinVersion: c.MinVersion, SessionTicketsDisabled: true}
 	if base.MinVersion == 0 {
 		base.MinVersion = tls.VersionTLS13
@@ -109,7 +115,7 @@ func (c *Certificates) Config() *tls.Config {
 		switch {
 		case trust == nil:
 			config.ClientAuth = tls.NoClientCert
-		case c.Optional:
+		case optional:
 			config.ClientAuth, config.ClientCAs = tls.VerifyClientCertIfGiven, trust.roots
 		default:
 			config.ClientAuth, config.ClientCAs = tls.RequireAndVerifyClientCert, trust.roots

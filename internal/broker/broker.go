@@ -42,6 +42,10 @@ type Store interface {
 	// issued later, and is not the one that t replaced, is kept already. The same token is not kept for longer than it
 	// was. It returns the token that is kept then.
 	Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error)
+	// LoadAll returns what is kept under each of keys. A token counts in the History
+	// of its key when it is saved for the first time, within a minute after it was bought; a
+	// failure when it is saved.
+	LoadAll(ctx context.Context, keys []token.Key) ([]token.Kept, error)
 	// SaveFailure keeps f until f.RetryAt.
 	SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error
 	// Lease takes the fleet's lease for buying a token, or prolongs it if owner has

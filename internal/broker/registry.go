@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 	"time"
 
@@ -20,6 +21,8 @@ type Records interface {
 	// ListTenants returns up to limit tenants in the order of their ids, behind
 	// the id after, and the id that the next page is behind; empty if there is none.
 	ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error)
+	// FindTenants is ListTenants for those whose ids have part in them.
+	FindTenants(ctx context.Context, part, after string, limit int) (tenants []*tenant.Tenant, next string, err error)
 	// CreateTenant registers t, or returns tenant.ErrExists.
 	CreateTenant(ctx context.Context, t tenant.Tenant) (*tenant.Tenant, error)
 	// UpdateTenant replaces the tenant if it is at version t.Etag, or returns
@@ -49,11 +52,35 @@ func (r *Registry) Tenant(ctx context.Context, id string) (*tenant.Tenant, error
 	return t, outage(err)
 }
 
-// List returns up to limit tenants in the order of their ids, behind the id
-// after, and the id that the next page is behind; empty if this is the last.
-func (r *Registry) List(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
-	tenants, next, err = r.records.ListTenants(ctx, after, limit)
-	return tenants, next, outage(err)
+// minScan is how many tenants are read together where the first are not those that
+// are looked for.
+const minScan = 200
+
+// List ranges over the tenants whose ids have part in them, in the order of their
+// ids, from the first behind after. first is how many are read at first. An error
+// is the last that it yields: ErrStore, or that of ctx.
+func (r *Registry) List(ctx context.Context, part, after string, first int) iter.Seq2[*tenant.Tenant, error] {
+	return func(yield func(*tenant.Tenant, error) bool) {
+		for more, scan := true, first; more; scan = max(scan, minScan) {
+			var tenants []*tenant.Tenant
+			var err error
+			if part == "" {
+				tenants, after, err = r.records.ListTenants(ctx, after, scan)
+			} else {
+				tenants, after, err = r.records.FindTenants(ctx, part, after, scan)
+			}
+			if err != nil {
+				yield(nil, outage(err))
+				return
+			}
+			for _, t := range tenants {
+				if !yield(t, nil) {
+					return
+				}
+			}
+			more = after != ""
+		}
+	}
 }
 
 // Create registers t. With validateOnly it does not, but says whether it would.

@@ -26,6 +26,7 @@ type Serve struct {
 
 	GRPCAddr string `name:"grpc-addr" default:"127.0.0.1:9090" placeholder:"HOST:PORT" help:"Address of the gRPC API. Default ${default}."`
 	OpsAddr  string `name:"ops-addr" default:"127.0.0.1:9091" placeholder:"HOST:PORT" help:"Address for operators: /metrics, /livez, /readyz, /status over HTTP. Default ${default}."`
+	OpsTLS   bool   `name:"ops-tls" help:"Serve --ops-addr over TLS, with the certificate of the API. Callers who prove who they are may see the status page, as the access file has it. See docs/status.md."`
 
 	Redis `embed:""`
 
@@ -79,7 +80,7 @@ func (c *Serve) Validate() error {
 // included; nil if that is nothing.
 func (c *Serve) Problems() []error {
 	wrong := c.wrong()
-	for _, err := range []error{c.Redis.Validate(), c.Callers.Validate()} {
+	for _, err := range []error{c.Redis.Validate(), c.Callers.Validate(), c.Traces.Validate()} {
 		if err != nil {
 			wrong = append(wrong, err)
 		}
@@ -105,6 +106,8 @@ func (c *Serve) wrong() (found []error) {
 		errors.New("--insecure, which takes everyone for an administrator, excludes TLS files, client authorities, an access file and bearer tokens"))
 	when(c.Insecure && !loopback(c.GRPCAddr),
 		fmt.Errorf("--insecure is refused for --grpc-addr=%s: everyone who reaches it would be an administrator; use a loopback address, or TLS files", c.GRPCAddr))
+	when(c.Insecure && c.OpsTLS,
+		errors.New("--ops-tls needs --tls-cert-file and --tls-key-file, which --insecure excludes"))
 	when(!c.Insecure && (c.TLSCertFile == "" || c.TLSKeyFile == ""),
 		errors.New("--tls-cert-file and --tls-key-file are needed (or --insecure, on a loopback address)"))
 	when(!c.Insecure && c.ClientCAFile == "" && c.JWTIssuer == "",

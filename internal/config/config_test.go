@@ -194,6 +194,7 @@ func TestBadFlags(t *testing.T) {
 	for name, args := range map[string][]string{
 		"no keyset":          {"--insecure"},
 		"no duration":        {"--keyset-file=k", "--insecure", "--drain-timeout=30"},
+		"operators' TLS":     {"--keyset-file=k", "--insecure", "--ops-tls"},
 		"negative drain":     {"--keyset-file=k", "--insecure", "--drain-timeout=-1s"},
 		"negative age":       {"--keyset-file=k", "--insecure", "--max-connection-age=-1s"},
 		"prefix with braces": {"--keyset-file=k", "--insecure", "--redis-prefix=x{y}:"},

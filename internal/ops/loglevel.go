@@ -3,9 +3,10 @@ package ops
 import (
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"strings"
+
+	"smokeball.internal/tokenbroker/internal/access"
 )
 
 // logLevel shows the level of the log, and changes it for who is on this host.
@@ -22,7 +23,8 @@ func (l logLevel) show(w http.ResponseWriter, _ *http.Request) {
 // authentication, so that it has to come from this host, and neither through a proxy on
 // it, nor from a page in a browser on it.
 func (l logLevel) set(w http.ResponseWriter, r *http.Request) {
-	if !local(r) {
+	// A page in a browser cannot send a PUT here without the browser saying so.
+	if !access.Local(r) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
 		answer(w, http.StatusForbidden, "the level is changed from this host alone, and not through a proxy or a browser")
 		return
 	}
@@ -41,18 +43,3 @@ func (l logLevel) set(w http.ResponseWriter, r *http.Request) {
 }
 
 var levels = map[string]slog.Level{"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError}
-
-// local says whether a request was made on this host, by who runs it, as far as can
-// be told.
-func local(r *http.Request) bool {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if ip := net.ParseIP(host); err != nil || ip == nil || !ip.IsLoopback() {
-		return false
-	}
-	for _, header := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip", "Via", "Origin", "Sec-Fetch-Site"} {
-		if _, there := r.Header[http.CanonicalHeaderKey(header)]; there {
-			return false
-		}
-	}
-	return true
-}

@@ -17,7 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// Config is what the operators' server is made of. All fields but Warnings and
+// Config is what the operators' server is made of. All fields but Warnings, Page and
 // LogLevel are required.
 type Config struct {
 	// Version of the program.
@@ -28,6 +28,9 @@ type Config struct {
 	PingRedis func(context.Context) error
 	// Warnings is what /status says is wrong with Redis; nil: nothing is.
 	Warnings *RedisWarnings
+	// Page is what /status shows to people, who may not all see it; nil: JSON, as to
+	// scripts.
+	Page http.Handler
 	// Logger gets what goes wrong.
 	Logger *slog.Logger
 	// LogLevel is the log's, which can be seen and changed at /loglevel; nil: it cannot.
@@ -60,7 +63,7 @@ func NewServer(c Config) *Server {
 	// there yet is no reason for a new start, so it is none not to have started.
 	mux.HandleFunc("GET /startupz", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "started") })
 	mux.HandleFunc("GET /readyz", s.readyz)
-	mux.HandleFunc("GET /status", s.status)
+	mux.HandleFunc("GET /status", s.statusOrPage)
 	if c.LogLevel != nil {
 		level := logLevel{c.LogLevel, c.Logger}
 		mux.HandleFunc("GET /loglevel", level.show)
@@ -133,7 +136,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		status.Redis = "out of reach"
 	}
 	if s.config.Warnings != nil {
-		status.Warnings = s.config.Warnings.sentences()
+		status.Warnings = s.config.Warnings.Sentences()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status)

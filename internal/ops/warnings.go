@@ -78,8 +78,8 @@ func (w *RedisWarnings) lookOnce(ctx context.Context) {
 	}
 }
 
-// sentences returns the warnings in the order of their kinds.
-func (w *RedisWarnings) sentences() []string {
+// Sentences returns the warnings in the order of their kinds.
+func (w *RedisWarnings) Sentences() []string {
 	texts := *w.texts.Load()
 	var sentences []string
 	for _, kind := range slices.Sorted(maps.Keys(texts)) {

@@ -13,6 +13,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/redisstore"
 	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 	"smokeball.internal/tokenbroker/internal/tenant"
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // calls is every method that asks Redis.
@@ -32,6 +33,13 @@ func calls(f *fixture) map[string]func(context.Context) error {
 		"WarmTenants":  func(ctx context.Context) error { _, _, err := f.WarmTenants(ctx, "", 10); return err },
 		"Tenant":       func(ctx context.Context) error { _, err := f.Tenant(ctx, "acme"); return err },
 		"ListTenants":  func(ctx context.Context) error { _, _, err := f.ListTenants(ctx, "", 10); return err },
+		"FindTenants":  func(ctx context.Context) error { _, _, err := f.FindTenants(ctx, "c", "", 10); return err },
+		"CountTenants": func(ctx context.Context) error { _, err := f.CountTenants(ctx); return err },
+		"Replicas":     func(ctx context.Context) error { _, _, err := f.Replicas(ctx); return err },
+		"LoadAll": func(ctx context.Context) error {
+			_, err := f.LoadAll(ctx, []token.Key{k, keyOf("globex"), keyOf("initech")})
+			return err
+		},
 		"CreateTenant": func(ctx context.Context) error { _, err := f.CreateTenant(ctx, newTenant("acme")); return err },
 		"UpdateTenant": func(ctx context.Context) error { _, err := f.UpdateTenant(ctx, newTenant("acme")); return err },
 		"DeleteTenant": func(ctx context.Context) error { return f.DeleteTenant(ctx, "acme", "00") },

@@ -111,6 +111,7 @@ func (s *Store) warmKey() string     { return s.prefix + "{tenants}:warm" }     
 func (s *Store) secretsKey() string  { return s.prefix + "{tenants}:secrets" }  // sorted set of ids, scores: see places
 func (s *Store) registryKey() string { return s.prefix + "{tenants}:registry" } // the registry's name
 func (s *Store) changesKey() string  { return s.prefix + "{tenants}:changes" }  // stream
+func (s *Store) replicasKey() string { return s.prefix + "{tenants}:replicas" } // sorted set of who is there, by when that was said
 
 // registryKeys are the keys that change together with a tenant, in the order in
 // which scripts have them.
@@ -120,14 +121,23 @@ func (s *Store) registryKeys() []string {
 
 func (s *Store) tokenKey(k token.Key) string   { return s.prefix + "token:{" + k.Digest() + "}" }
 func (s *Store) failureKey(k token.Key) string { return s.prefix + "fail:{" + k.Digest() + "}" }
-func (s *Store) leaseKey(k token.Key) string   { return s.prefix + "lease:{" + k.Digest() + "}" }
+func (s *Store) exchangesKey(k token.Key) string {
+	return s.prefix + "exchanges:{" + k.Digest() + "}" // hash :: hour.outcome → how many
+}
+func (s *Store) leaseKey(k token.Key) string { return s.prefix + "lease:{" + k.Digest() + "}" }
 
 // The scripts run whole or not at all, and nothing else runs meanwhile.
 var (
 	//go:embed scripts/load.lua
 	loadSource string
+	//go:embed scripts/count.lua
+	countSource string
 	//go:embed scripts/save.lua
 	saveSource string
+	//go:embed scripts/fail.lua
+	failSource string
+	//go:embed scripts/overview.lua
+	overviewSource string
 	//go:embed scripts/admit.lua
 	admitSource string
 	//go:embed scripts/lease.lua
@@ -144,9 +154,14 @@ var (
 	resealSource string
 	//go:embed scripts/reseal_tenants.lua
 	resealTenantsSource string
+	//go:embed scripts/attend.lua
+	attendSource string
+	//go:embed scripts/replicas.lua
+	replicasSource string
 
 	loadScript    = redis.NewScript(loadSource)
-	saveScript    = redis.NewScript(saveSource)
+	saveScript    = redis.NewScript(countSource + saveSource)
+	failScript    = redis.NewScript(countSource + failSource)
 	admitScript   = redis.NewScript(admitSource)
 	leaseScript   = redis.NewScript(leaseSource)
 	releaseScript = redis.NewScript(releaseSource)
@@ -156,4 +171,7 @@ var (
 
 	resealScript        = redis.NewScript(resealSource)
 	resealTenantsScript = redis.NewScript(resealTenantsSource)
+	overviewScript      = redis.NewScript(overviewSource)
+	attendScript        = redis.NewScript(attendSource)
+	replicasScript      = redis.NewScript(replicasSource)
 )

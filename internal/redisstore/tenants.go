@@ -59,12 +59,21 @@ func (s *Store) Tenant(ctx context.Context, id string) (*tenant.Tenant, error) {
 // its ID and Etag, and reported to the log.
 func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenants []*tenant.Tenant, next string, err error) {
 	ids, next, err := s.page(ctx, s.indexKey(), after, limit)
-	if err != nil || len(ids) == 0 {
+	if err != nil {
 		return nil, "", err
+	}
+	tenants, err = s.named(ctx, ids)
+	return tenants, next, err
+}
+
+// named returns the tenants with these ids that there are still.
+func (s *Store) named(ctx context.Context, ids []string) (tenants []*tenant.Tenant, err error) {
+	if len(ids) == 0 {
+		return nil, nil
 	}
 	records, err := s.client.HMGet(ctx, s.recordsKey(), ids...).Result()
 	if err != nil {
-		return nil, "", fmt.Errorf("list tenants: %w", err)
+		return nil, fmt.Errorf("list tenants: %w", err)
 	}
 	for i, id := range ids {
 		record, ok := records[i].(string)
@@ -77,7 +86,7 @@ func (s *Store) ListTenants(ctx context.Context, after string, limit int) (tenan
 		}
 		tenants = append(tenants, t)
 	}
-	return tenants, next, nil
+	return tenants, nil
 }
 
 // WarmTenants returns the ids of up to limit tenants that are kept warm, in their

@@ -111,8 +111,8 @@ func TestOnlyTenantsAreKeptForEver(t *testing.T) {
 			t.Fatalf("acquired %v, error %v", acquired, err)
 		}
 		keys := f.keys(t)
-		if len(keys) != 11 {
-			t.Errorf("keys %q, want token, failure, lease, budget and its buyers, and six of the tenants", keys)
+		if len(keys) != 12 {
+			t.Errorf("keys %q, want token, failure, exchanges, lease, budget and its buyers, and six of the tenants", keys)
 		}
 		for _, key := range keys {
 			if !strings.HasPrefix(key, prefix) {

@@ -39,8 +39,13 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 		return nil, nil, fmt.Errorf("load token: %w", err)
 	}
 	s.readClock(k, reply[4])
-	var t *token.Token
-	var f *token.Failure
+	t, f := s.openKept(ctx, k, reply, asked)
+	return t, f, nil
+}
+
+// openKept opens what load.lua has returned.
+func (s *Store) openKept(ctx context.Context, k token.Key, reply []any, asked time.Time) (t *token.Token, f *token.Failure) {
+	var err error
 	if record, left, ok := valueAndTTL(reply[0], reply[1]); ok {
 		if t, err = s.openToken(k, record, asked, left); err != nil {
 			s.log.ErrorContext(ctx, "stored token refused", "key", s.tokenKey(k), "error", err)
@@ -51,12 +56,12 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 			s.log.ErrorContext(ctx, "stored failure refused", "key", s.failureKey(k), "error", err)
 		}
 	}
-	return t, f, nil
+	return t, f
 }
 
 // Save keeps t under k until it expires, unless a newer token is there, and
-// forgets the failure under k. The same token is not kept for longer than it was.
-// It announces and returns the token that is kept then. A token without a future
+// forgets the failure under k. The same token is not kept for longer than it was. One
+// that is new counts as an exchange. It announces and returns the token that is kept then. A token without a future
 // is not kept.
 func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.Token, error) {
 	asked := time.Now()
@@ -71,7 +76,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 		return nil, fmt.Errorf("save token: %w", err)
 	}
 	record := fmt.Sprintf("%s.%d.%s", t.ID, t.Lifetime().Milliseconds(), sealed)
-	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k)},
+	reply, err := saveScript.Run(ctx, s.client, []string{s.tokenKey(k), s.failureKey(k), s.exchangesKey(k)},
 		t.ID, t.Lifetime().Milliseconds(), left, record, s.serverTime(k, asked), t.Replaced).Slice()
 	if err != nil {
 		return nil, fmt.Errorf("save token: %w", err)
@@ -86,7 +91,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	return kept, nil
 }
 
-// SaveFailure keeps f under k until f.RetryAt and announces it.
+// SaveFailure keeps f under k until f.RetryAt, counts the exchange, and announces it.
 func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) error {
 	left := time.Until(f.RetryAt)
 	if left < time.Millisecond {
@@ -96,7 +101,7 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 	if err != nil {
 		return fmt.Errorf("save failure: %w", err)
 	}
-	if err := s.client.Set(ctx, s.failureKey(k), sealed, left).Err(); err != nil {
+	if err := failScript.Run(ctx, s.client, []string{s.failureKey(k), s.exchangesKey(k)}, sealed, left.Milliseconds()).Err(); err != nil {
 		return fmt.Errorf("save failure: %w", err)
 	}
 	s.announce(ctx, "token", k.Digest(), "id", "")

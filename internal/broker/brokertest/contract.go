@@ -33,18 +33,20 @@ type Shared struct {
 // calls test with it in virtual or in real time.
 func TestStore(t *testing.T, run func(t *testing.T, test func(*testing.T, Shared))) {
 	for name, test := range map[string]func(*testing.T, Shared){
-		"a token is kept as it is, until it ends":            testKept,
-		"a failure is kept until its time, or a token comes": testFailures,
-		"the younger token is kept":                          testYounger,
-		"the end of a token does not move away":              testSameToken,
-		"a token replaces the one it was bought for":         testReplaced,
-		"a lease has one owner":                              testLease,
-		"the budget is shared by those who wait and others":  testBudget,
-		"a tenant is changed at its version only":            testTenant,
-		"a new secret is told from the one before":           testSecrets,
-		"tenants are listed in order":                        testLists,
-		"changes are told":                                   testChanges,
-		"a context that has ended is an error":               testEnded,
+		"a token is kept as it is, until it ends":             testKept,
+		"a failure is kept until its time, or a token comes":  testFailures,
+		"the younger token is kept":                           testYounger,
+		"the end of a token does not move away":               testSameToken,
+		"a token replaces the one it was bought for":          testReplaced,
+		"a lease has one owner":                               testLease,
+		"the budget is shared by those who wait and others":   testBudget,
+		"a tenant is changed at its version only":             testTenant,
+		"a new secret is told from the one before":            testSecrets,
+		"tenants are listed in order":                         testLists,
+		"tenants are found by a part of their ids":            testSearch,
+		"all that is kept is seen at once, exchanges counted": testOverview,
+		"changes are told":                                    testChanges,
+		"a context that has ended is an error":                testEnded,
 	} {
 		t.Run(name, func(t *testing.T) { run(t, test) })
 	}

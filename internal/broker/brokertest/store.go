@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,12 +37,18 @@ type Store struct {
 	tenants   map[string]tenant.Tenant
 	tokens    map[token.Key]token.Token
 	failures  map[token.Key]token.Failure
+	exchanges map[token.Key][]exchange
 	leases    map[token.Key]lease
 	paid      map[string]time.Time // :: endpoint → when the turns that were given are paid back
 	version   int
 	calls     int
 	lost      bool // the tenants were lost, and none was registered since
 	listeners []Listener
+}
+
+type exchange struct {
+	at time.Time
+	ok bool
 }
 
 type lease struct {
@@ -82,7 +89,7 @@ func (s *Store) Calls() int {
 func (s *Store) Clear() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.tokens, s.failures, s.leases = nil, nil, nil
+	s.tokens, s.failures, s.exchanges, s.leases = nil, nil, nil, nil
 }
 
 // Lose loses everything, as a Redis does that is emptied, and returns what brings
@@ -91,7 +98,7 @@ func (s *Store) Lose() (restore func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	tenants := s.tenants
-	s.tenants, s.tokens, s.failures, s.leases, s.paid = nil, nil, nil, nil, nil
+	s.tenants, s.tokens, s.failures, s.exchanges, s.leases, s.paid = nil, nil, nil, nil, nil, nil
 	s.lost = true
 	s.tell(Listener.Resync)
 	return func() {
@@ -125,6 +132,7 @@ func (s *Store) enter(ctx context.Context) error {
 func (s *Store) init() {
 	if s.tokens == nil {
 		s.tokens, s.failures, s.leases = map[token.Key]token.Token{}, map[token.Key]token.Failure{}, map[token.Key]lease{}
+		s.exchanges = map[token.Key][]exchange{}
 	}
 	if s.tenants == nil {
 		s.tenants = map[string]tenant.Tenant{}
@@ -146,15 +154,42 @@ func (s *Store) Load(ctx context.Context, k token.Key) (*token.Token, *token.Fai
 		return nil, nil, err
 	}
 	defer s.mu.Unlock()
-	var t *token.Token
-	var f *token.Failure
+	t, f := s.kept(k)
+	return t, f, nil
+}
+
+// kept returns what is stored under k and has not ended.
+func (s *Store) kept(k token.Key) (t *token.Token, f *token.Failure) {
 	if kept, ok := s.tokens[k]; ok && time.Now().Before(kept.Expires) {
 		t = &kept
 	}
 	if kept, ok := s.failures[k]; ok && time.Now().Before(kept.RetryAt) {
 		f = &kept
 	}
-	return t, f, nil
+	return t, f
+}
+
+// LoadAll implements broker.Store.
+func (s *Store) LoadAll(ctx context.Context, keys []token.Key) ([]token.Kept, error) {
+	if err := s.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer s.mu.Unlock()
+	all := make([]token.Kept, len(keys))
+	for i, k := range keys {
+		all[i].Token, all[i].Failure = s.kept(k)
+		for _, e := range s.exchanges[k] {
+			if age := int(time.Now().Truncate(time.Hour).Sub(e.at.Truncate(time.Hour)) / time.Hour); age < token.HistoryHours {
+				hour := &all[i].History[token.HistoryHours-1-age]
+				if e.ok {
+					hour.OK++
+				} else {
+					hour.Failed++
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 // Save implements broker.Store.
@@ -164,6 +199,7 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	}
 	defer s.mu.Unlock()
 	kept, ok := s.tokens[k]
+	known := ok && kept.ID == t.ID
 	switch {
 	case !ok || !time.Now().Before(kept.Expires):
 		kept = *t
@@ -180,6 +216,9 @@ func (s *Store) Save(ctx context.Context, k token.Key, t *token.Token) (*token.T
 	if kept.ID == t.ID {
 		delete(s.failures, k)
 	}
+	if kept.ID == t.ID && !known && time.Since(t.Issued) < time.Minute {
+		s.exchanges[k] = append(s.exchanges[k], exchange{time.Now(), true})
+	}
 	s.tell(func(l Listener) { l.TokenChanged(k.Digest(), kept.ID) })
 	return &kept, nil
 }
@@ -191,6 +230,7 @@ func (s *Store) SaveFailure(ctx context.Context, k token.Key, f *token.Failure) 
 	}
 	defer s.mu.Unlock()
 	s.failures[k] = *f
+	s.exchanges[k] = append(s.exchanges[k], exchange{time.Now(), false})
 	s.tell(func(l Listener) { l.TokenChanged(k.Digest(), "") })
 	return nil
 }
@@ -270,13 +310,18 @@ func (s *Store) WarmTenants(ctx context.Context, after string, limit int) ([]str
 
 // ListTenants implements broker.Records.
 func (s *Store) ListTenants(ctx context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
+	return s.FindTenants(ctx, "", after, limit)
+}
+
+// FindTenants implements broker.Records.
+func (s *Store) FindTenants(ctx context.Context, part, after string, limit int) ([]*tenant.Tenant, string, error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, "", err
 	}
 	defer s.mu.Unlock()
 	var page []*tenant.Tenant
 	for _, id := range slices.Sorted(maps.Keys(s.tenants)) {
-		if id <= after {
+		if id <= after || !strings.Contains(id, part) {
 			continue
 		}
 		if len(page) == limit {

@@ -11,7 +11,10 @@
 -- server that was stopped works off what had been sent to it when it goes on,
 -- however late, and would give the token a life beyond its end.
 --
--- KEYS: token, failure
+-- A token that is not there yet is counted as an exchange, if it is young: one
+-- that a replica gives back to a server that had lost it is not.
+--
+-- KEYS: token, failure, exchanges
 -- ARGV: token id, life in ms, ms left when this was sent, record (begins with
 --       "id.life."), when this was sent, in ms by this server's clock (0:
 --       unknown), id of the token that this one replaces ('': none)
@@ -41,4 +44,7 @@ if id and currentLeft > 0 and currentLeft <= tonumber(life) then
 end
 redis.call('SET', KEYS[1], ARGV[4], 'PX', left)
 redis.call('DEL', KEYS[2])
+if id ~= ARGV[1] and tonumber(ARGV[2]) - left < 60000 then
+	count(KEYS[3], 'ok')
+end
 return {ARGV[4], left, sooner}

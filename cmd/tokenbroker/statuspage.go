@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"time"
+
+	"smokeball.internal/tokenbroker/internal/ops"
+	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/statuspage"
+)
+
+// pageRedis is what the status page shows of Redis.
+type pageRedis struct {
+	*redisstore.Store
+	warnings *ops.RedisWarnings
+}
+
+// Warnings says what is wrong with it.
+func (r pageRedis) Warnings() []string { return r.warnings.Sentences() }
+
+// Replicas returns those that were heard of.
+func (r pageRedis) Replicas(ctx context.Context) ([]statuspage.Replica, int, error) {
+	heard, count, err := r.Store.Replicas(ctx)
+	replicas := make([]statuspage.Replica, len(heard))
+	for i, h := range heard {
+		replicas[i] = statuspage.Replica{Name: h.Name, Addr: h.Addr, Version: h.Version, Since: h.Since, Seen: h.Seen, Self: h.Self}
+	}
+	return replicas, count, err
+}
+
+// attend tells the other replicas of this one until ctx ends.
+func (s *service) attend(ctx context.Context, api net.Listener) {
+	host, _ := os.Hostname() // Without a name there is still the address.
+	s.store.Attend(ctx, redisstore.Replica{Name: host, Addr: api.Addr().String(), Version: version, Since: time.Now()})
+}
