@@ -17,7 +17,7 @@ func newLevel(t *testing.T) (level *slog.LevelVar, log *bytes.Buffer, ask func(m
 	level, log = new(slog.LevelVar), &bytes.Buffer{}
 	server := ops.NewServer(ops.Config{Metrics: ops.NewMetrics(), Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: level})), LogLevel: level})
 	return level, log, func(method, body, peer string, header ...string) (int, string) {
-		r := httptest.NewRequestWithContext(t.Context(), method, "/loglevel", strings.NewReader(body))
+		r := httptest.NewRequestWithContext(t.Context(), method, "http://127.0.0.1:9091/loglevel", strings.NewReader(body))
 		r.RemoteAddr = peer
 		for n := 0; n < len(header); n += 2 {
 			r.Header.Set(header[n], header[n+1])
