@@ -140,6 +140,7 @@ func wantAllCalls(t *testing.T, f *fixture) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	comeAndGo(t, f)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	heard := &follower{}

@@ -27,15 +27,15 @@ const otherCommand = "other"
 // commands are what the store sends by their own names. XREAD is not among them: it
 // waits for changes, most of the time for as long as it may, and Stats says how
 // that goes.
-var commands = []string{"exists", "get", "set", "hget", "hmget", "hscan", "scan", "zcard", "zcount", "zrange", "zrangebylex", "xadd", "xrange", "xrevrange", "waitaof", "info", "config"}
+var commands = []string{"exists", "get", "hget", "hmget", "hscan", "scan", "zcard", "zcount", "zrange", "zrangebylex", "zrem", "xadd", "xrange", "xrevrange", "waitaof", "info", "config"}
 
 // scripts maps each script, and its digest, which is sent in place of it where
 // Redis knows it, to its name.
 var scripts = func() map[string]string {
 	names := map[string]string{}
 	for name, source := range map[string]string{
-		"load": loadSource, "save": saveSource, "admit": admitSource, "lease": leaseSource, "release": releaseSource, "swap": swapSource,
-		"restore": restoreSource, "reseal": resealSource, "reseal_tenants": resealTenantsSource, "place": placeSource,
+		"load": loadSource, "save": countSource + saveSource, "fail": countSource + failSource, "overview": overviewSource, "admit": admitSource, "lease": leaseSource, "release": releaseSource, "swap": swapSource,
+		"restore": restoreSource, "reseal": resealSource, "reseal_tenants": resealTenantsSource, "place": placeSource, "attend": attendSource, "replicas": replicasSource,
 	} {
 		names[source], names[redis.NewScript(source).Hash()] = name, name
 	}

@@ -89,6 +89,7 @@ func TestAllCommandsAreMeasured(t *testing.T) {
 			if _, err := f.Warnings(ctx); err != nil {
 				t.Error(err)
 			}
+			comeAndGo(t, f)
 			f.create(t, newTenant("after"))
 			if err := newFixtureAt(t, f.url).LoseSecretsIndex(ctx); err != nil { // By a client that is not measured.
 				t.Error(err)

@@ -95,3 +95,14 @@ func TestReplicasThatAreGoneAndWhatIsNone(t *testing.T) {
 		t.Errorf("%d of %d are listed", len(all), n)
 	}
 }
+
+// comeAndGo has the replica say that it is there, and that it is gone.
+func comeAndGo(t *testing.T, f *fixture) {
+	t.Helper()
+	there := func() bool { all, _ := f.replicas(t); return len(all) > 0 && all[0].Self }
+	leave := attend(t, f.Store, redisstore.Replica{Name: "here"})
+	eventually(t, "it is there", there)
+	if leave(); there() {
+		t.Error("it is still there")
+	}
+}

@@ -209,7 +209,7 @@ func testSameToken(t *testing.T, s Shared) {
 func testReplaced(t *testing.T, s Shared) {
 	k, rejected := keyOf("acme"), issued("rejected", 0, time.Hour)
 	must[*token.Token](t)(s.One.Save(t.Context(), k, rejected))
-	better := issued("better", 20*time.Millisecond, time.Hour)
+	better := issued("better", 200*time.Millisecond, time.Hour)
 	if kept := must[*token.Token](t)(s.Two.Save(t.Context(), k, better)); kept.ID != rejected.ID {
 		t.Errorf("an older token that replaces nothing: kept %v", kept)
 	}
