@@ -1,5 +1,5 @@
 # Everything the project needs is built into .tmp, at the versions below; nothing
-# is installed globally but redis-server, curl, haproxy, nginx, chromium and, where
+# is installed globally but redis-server, curl, haproxy, nginx, prometheus, chromium and, where
 # redis-server is older than 7.2, valkey-server, by `make test`, if missing.
 
 BUF             := v1.75.0
@@ -91,7 +91,7 @@ clean: ## Remove .tmp: everything built, and the tools
 ##@ Checking
 
 .PHONY: check
-check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-deploy check-pinned check-licences check-docs check-reproducible check-vulnerabilities ## Run every check below
+check: check-format check-modules check-vet check-lint check-proto check-breaking check-generated check-image check-deploy check-alerts check-pinned check-licences check-docs check-reproducible check-vulnerabilities ## Run every check below
 
 .PHONY: check-format
 check-format: ## Code is formatted by gofmt
@@ -132,6 +132,10 @@ check-image: ## The Dockerfile passes BuildKit's own checks
 .PHONY: check-deploy
 check-deploy: build ## The files in deploy/ are what Compose, Envoy, Kubernetes and the binary understand
 	go -C .ci/deploy run . $(abspath deploy) $(BIN)/tokenbroker
+
+.PHONY: check-alerts
+check-alerts: installed ## The alerts fire when they should, and they and the dashboard name metrics that there are
+	go -C .ci/deploy run ./alerts $(abspath deploy) $(abspath docs/metrics.md)
 
 .PHONY: check-pinned
 check-pinned: ## Everything has an exact version, and one Go is named everywhere

@@ -17,14 +17,21 @@ type Held struct {
 
 // Held returns the tokens that are in use or kept warm, in no order, as they are
 // while it is ranged over. One that nobody has asked for since it was bought is left to
-// expire, and is not among them until it has. It locks nothing.
+// expire, and is not among them until it has. Nor is one of a tenant that is known to be
+// disabled by now, or to have another secret. It locks nothing.
 func (b *Broker) Held() iter.Seq[Held] {
 	return func(yield func(Held) bool) {
 		now := time.Now()
 		b.entries.Range(func(_, v any) bool {
 			e := v.(*entry)
 			t, s := e.token.Load(), e.subject.Load()
-			if t == nil || s == nil || !e.missed(t, s, now) {
+			if t == nil || s == nil {
+				return true
+			}
+			if known, ok := b.subjects.Load(s.tenant.ID); ok {
+				s = known.(*subject)
+			}
+			if s.tenant.Disabled || !s.buys(e) || !e.missed(t, s, now) {
 				return true
 			}
 			return yield(Held{Tenant: s.tenant.ID, Left: max(0, t.Expires.Sub(now))})

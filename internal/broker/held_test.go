@@ -2,11 +2,15 @@ package broker_test
 
 import (
 	"maps"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/broker/brokertest"
+	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
@@ -54,4 +58,36 @@ func TestATokenThatIsLeftToExpireIsNotMissed(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestNobodyMissesTheTokenOfATenantThatIsDisabledOrHasAnotherSecret(t *testing.T) {
+	for name, change := range map[string]func(*tenant.Tenant) error{
+		"disabled": func(t *tenant.Tenant) error { t.Disabled = true; return nil },
+		"rotated":  func(t *tenant.Tenant) error { t.Secret = tenant.Secret{Value: secret.New("another")}; return nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				fleet := brokertest.NewFleet(t, 1)
+				b := fleet.Replicas[0]
+				fleet.Register(t, "acme", nil)
+				get(t, b, "acme")
+				get(t, b, "acme")
+				fleet.Issuer.Set(func(i *brokertest.Issuer) {
+					i.Answer = func(token.Credential) *token.Failure { return &token.Failure{Class: token.CredentialsRejected} }
+				})
+				time.Sleep(50 * time.Minute)
+				if n := len(slices.Collect(b.Held())); n != 1 {
+					t.Fatalf("%d tokens end and are missed, want 1", n)
+				}
+				if _, err := broker.NewRegistry(b, fleet.Store).Update(t.Context(), "acme", "", false, change); err != nil {
+					t.Fatal(err)
+				}
+				_, _ = b.Get(t.Context(), "acme", nil, 0) // Somebody asks, and the tenant is read.
+				time.Sleep(15 * time.Minute)
+				for h := range b.Held() {
+					t.Errorf("%v is missed", h)
+				}
+			})
+		})
+	}
 }
