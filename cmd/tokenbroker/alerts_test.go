@@ -9,21 +9,6 @@ import (
 	"testing"
 )
 
-// notYet are alerts that go by a metric which the binary does not have yet, and are not
-// played until it has.
-var notYet = map[string]string{
-	"TokenBrokerNoReplicaReady":       "tokenbroker_ready",
-	"TokenBrokerClientSecretOld":      "tokenbroker_tenant_client_secret_age_seconds",
-	"TokenBrokerRedisAway":            "tokenbroker_change_stream_lag_seconds",
-	"TokenBrokerChangesNotHeard":      "tokenbroker_change_stream_lag_seconds",
-	"TokenBrokerRedisErrors":          "tokenbroker_redis_command_duration_seconds",
-	"TokenBrokerRedisSlow":            "tokenbroker_redis_command_duration_seconds",
-	"TokenBrokerRegistryLost":         "tokenbroker_registry_lost",
-	"TokenBrokerSealedRecordsRefused": "tokenbroker_sealed_records_refused_total",
-	"TokenBrokerCertificateEnds":      "tokenbroker_certificate_expiry_timestamp_seconds",
-	"TokenBrokerCertificateEndsNow":   "tokenbroker_certificate_expiry_timestamp_seconds",
-}
-
 // stages are fleets that are broken in one way after the other. What would disturb each
 // other is on different ones. Those that take longest begin.
 var stages = []struct {
@@ -117,20 +102,16 @@ func (s *stage) meet(tr trouble) {
 	for _, alert := range tr.fires {
 		s.played[alert] = true
 	}
-	fires := slices.DeleteFunc(slices.Clone(tr.fires), s.lacks)
-	if len(fires) == 0 {
-		return
-	}
 	s.forget()
 	tr.provoke()
-	s.awaitFiring(fires...)
-	s.follow(fires, stepLook)
+	s.awaitFiring(tr.fires...)
+	s.follow(tr.fires, stepLook)
 	if tr.others != nil {
 		tr.others()
 	}
-	s.follow(fires, stepMend)
-	s.awaitGone(fires...)
-	s.follow(fires, stepOver)
+	s.follow(tr.fires, stepMend)
+	s.awaitGone(tr.fires...)
+	s.follow(tr.fires, stepOver)
 }
 
 func (s *stage) follow(entries []string, step string) {
@@ -140,19 +121,6 @@ func (s *stage) follow(entries []string, step string) {
 			s.run(alert, step, commands)
 		}
 	}
-}
-
-// lacks says whether the alert goes by a metric that the binary does not have yet.
-func (s *stage) lacks(alert string) bool {
-	metric, lacks := notYet[alert]
-	if !lacks {
-		return false
-	}
-	s.t.Logf("%s is not played: there is no %s yet", alert, metric)
-	if shown := (&process{ops: s.targets[0]}).get("/metrics"); strings.Contains(shown, "# TYPE "+metric+" ") {
-		s.t.Errorf("there is a %s by now: take %s out of notYet", metric, alert)
-	}
-	return true
 }
 
 // firms names n tenants.
