@@ -214,17 +214,18 @@ func TestBashCompletes(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for typed, becomes := range map[string]string{
-		"tokenbroker ten":                                              "tenants ",
-		"tokenbroker tenants rot":                                      "rotate ",
-		"tokenbroker tenants list --outp":                              "--output ",
-		"tokenbroker tenants list --output j":                          "--output json ",
-		"tokenbroker tenants list --output=j":                          "--output=json ",
-		"tokenbroker tenants list -o t":                                "-o table ",
-		"tokenbroker completion f":                                     "completion fish ",
-		"tokenbroker access check " + file[:len(file)-4]:               file + " ",
-		"tokenbroker doctor --access-file=" + file[:len(file)-4]:       "--access-file=" + file + " ",
-		"tokenbroker tenants get --insecure --addr=" + p.grpc + " acm": "acme-and-sons ",
+	// What is typed, and what stands behind it after the tabulator.
+	for typed, behind := range map[string]string{
+		"tokenbroker ten":                                              "ants ",
+		"tokenbroker tenants rot":                                      "ate ",
+		"tokenbroker tenants list --outp":                              "ut ",
+		"tokenbroker tenants list --output j":                          "son ",
+		"tokenbroker tenants list --output=j":                          "son ",
+		"tokenbroker tenants list -o t":                                "able ",
+		"tokenbroker completion f":                                     "ish ",
+		"tokenbroker access check " + file[:len(file)-4]:               "yaml ",
+		"tokenbroker doctor --access-file=" + file[:len(file)-4]:       "yaml ",
+		"tokenbroker tenants get --insecure --addr=" + p.grpc + " acm": "e-and-sons ",
 	} {
 		x := atTerminal(t, bash, "--norc", "--noprofile", "-i")
 		x.wants("$ ")
@@ -232,6 +233,6 @@ func TestBashCompletes(t *testing.T) {
 		x.wants("\nloaded")
 		x.wants("$ ")
 		x.types(typed + "\t")
-		x.wants(becomes)
+		x.wants(typed + behind)
 	}
 }
