@@ -130,7 +130,7 @@ check-image: ## The Dockerfile passes BuildKit's own checks
 	go -C .ci/dockerfile run . $(abspath Dockerfile)
 
 .PHONY: check-deploy
-check-deploy: build ## The files in deploy/ are what Compose, Envoy, Kubernetes and the binary understand
+check-deploy: build ## The files in deploy/ are what Compose, Envoy, Kubernetes, systemd and the binary understand
 	go -C .ci/deploy run . $(abspath deploy) $(BIN)/tokenbroker
 
 .PHONY: check-alerts

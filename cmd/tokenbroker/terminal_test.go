@@ -25,7 +25,8 @@ type terminal struct {
 	side   *os.File // the program's side, kept open to look at its state
 	screen *logBuffer
 	exited chan struct{}
-	seen   int // of the screen, by wants
+	seen   int        // of the screen, by wants
+	before term.State // how the terminal was set at first
 }
 
 // atTerminal starts a program at a terminal, until the test ends.
@@ -42,6 +43,7 @@ func atTerminal(t *testing.T, program string, args ...string) *terminal {
 	x.cmd.Env = []string{"PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH"), "TERM=dumb", "PS1=$ "}
 	x.cmd.Stdin, x.cmd.Stdout, x.cmd.Stderr = side, side, side
 	x.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true} // Its signals come from the terminal.
+	x.before = x.state()
 	if err := x.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -123,27 +125,26 @@ func asking(t *testing.T, p *process, args ...string) *terminal {
 	return atTerminal(t, binary, append(append([]string{"tenants"}, args...), "--insecure", "--addr="+p.grpc)...)
 }
 
-// silent waits until the terminal is set otherwise than before, as it is while
+// silent waits until the terminal is set otherwise than at first, as it is while
 // it shows nothing of what is typed.
-func (x *terminal) silent(before term.State) {
+func (x *terminal) silent() {
 	x.t.Helper()
-	until(x.t, "silent", func() bool { return x.state() != before })
+	until(x.t, "silent", func() bool { return x.state() != x.before })
 }
 
 func TestASecretIsAskedForWithoutEcho(t *testing.T) {
 	t.Parallel()
 	p := start(t, serveArgs(redistest.Start(t).URL(), keysetFile(t), startIssuer(t))...).ready()
 	x := asking(t, p, "create", "typed", "--region=us", "--client-id=typed-client", "--api-key-file=-")
-	before := x.state()
 	x.wants("client secret: ")
-	x.silent(before)
+	x.silent()
 	x.types("planted-secret" + enter)
 	x.wants("API key: ")
-	x.silent(before)
+	x.silent()
 	x.types("planted-key" + enter)
 	x.wants("typed-client")
-	if code := x.ends(); code != 0 || strings.Contains(x.screen.String(), "planted") || x.state() != before {
-		t.Errorf("exit code %d, the terminal is as before: %v\n%s", code, x.state() == before, x.screen)
+	if code := x.ends(); code != 0 || strings.Contains(x.screen.String(), "planted") || x.state() != x.before {
+		t.Errorf("exit code %d, the terminal is as before: %v\n%s", code, x.state() == x.before, x.screen)
 	}
 }
 
@@ -161,14 +162,13 @@ func TestCtrlCAtAPromptChangesNothing(t *testing.T) {
 		"a question":     {[]string{"delete", "acme"}, "to go on: ", false},
 	} {
 		x := asking(t, p, test.args...)
-		before := x.state()
 		x.wants(test.prompt)
 		if test.silent {
-			x.silent(before)
+			x.silent()
 		}
 		x.types("half-an-answer" + ctrlC)
-		if code := x.ends(); code != 1 || x.state() != before {
-			t.Errorf("%s: exit code %d, the terminal is as before: %v\n%s", name, code, x.state() == before, x.screen)
+		if code := x.ends(); code != 1 || x.state() != x.before {
+			t.Errorf("%s: exit code %d, the terminal is as before: %v\n%s", name, code, x.state() == x.before, x.screen)
 		}
 	}
 	stdout, _, _ := verb(t, "", "tenants", "list", "--insecure", "--addr="+p.grpc)
@@ -214,17 +214,18 @@ func TestBashCompletes(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for typed, becomes := range map[string]string{
-		"tokenbroker ten":                                              "tenants ",
-		"tokenbroker tenants rot":                                      "rotate ",
-		"tokenbroker tenants list --outp":                              "--output ",
-		"tokenbroker tenants list --output j":                          "--output json ",
-		"tokenbroker tenants list --output=j":                          "--output=json ",
-		"tokenbroker tenants list -o t":                                "-o table ",
-		"tokenbroker completion f":                                     "completion fish ",
-		"tokenbroker access check " + file[:len(file)-4]:               file + " ",
-		"tokenbroker doctor --access-file=" + file[:len(file)-4]:       "--access-file=" + file + " ",
-		"tokenbroker tenants get --insecure --addr=" + p.grpc + " acm": "acme-and-sons ",
+	// What is typed, and what stands behind it after the tabulator.
+	for typed, behind := range map[string]string{
+		"tokenbroker ten":                                              "ants ",
+		"tokenbroker tenants rot":                                      "ate ",
+		"tokenbroker tenants list --outp":                              "ut ",
+		"tokenbroker tenants list --output j":                          "son ",
+		"tokenbroker tenants list --output=j":                          "son ",
+		"tokenbroker tenants list -o t":                                "able ",
+		"tokenbroker completion f":                                     "ish ",
+		"tokenbroker access check " + file[:len(file)-4]:               "yaml ",
+		"tokenbroker doctor --access-file=" + file[:len(file)-4]:       "yaml ",
+		"tokenbroker tenants get --insecure --addr=" + p.grpc + " acm": "e-and-sons ",
 	} {
 		x := atTerminal(t, bash, "--norc", "--noprofile", "-i")
 		x.wants("$ ")
@@ -232,6 +233,6 @@ func TestBashCompletes(t *testing.T) {
 		x.wants("\nloaded")
 		x.wants("$ ")
 		x.types(typed + "\t")
-		x.wants(becomes)
+		x.wants(typed + behind)
 	}
 }
