@@ -230,11 +230,16 @@ func TestDoctorFindsAHealthySetUpHealthy(t *testing.T) {
 	for flag, value := range p.settings {
 		args = append(args, "--"+flag+"="+value)
 	}
-	start(t, append([]string{"serve"}, args...)...).ready()
+	broker := start(t, append([]string{"serve"}, args...)...).ready()
 	want("while a broker runs", p.examine())
 	if e := p.examine("--output=table"); e.code != 0 || !strings.Contains(e.output, "STATE") || !strings.Contains(e.output, "a broker is running here") || !strings.Contains(e.output, "\nproblem 0, warning ") {
 		t.Errorf("as a table, exit code %d:\n%s", e.code, e.output)
 	}
+	broker.terminate()
+	broker = start(t, append([]string{"serve", "--ops-tls"}, args...)...)
+	until(t, "ready", func() bool { return exec.Command(binary, "health", "--ops-tls", "--ops-addr="+broker.ops).Run() == nil })
+	p.settings["ops-tls"] = "true"
+	want("while a broker runs, its status over TLS", p.examine())
 	// In the order of the documentation, whatever was quick.
 	document, err := os.ReadFile(filepath.Join(root, "docs", "doctor.md"))
 	if err != nil {
