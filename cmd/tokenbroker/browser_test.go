@@ -27,7 +27,7 @@ import (
 
 // browser is a tab of a real one, in which no script runs.
 type browser struct {
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context
 	host string // the only one that it may ask for anything
 
@@ -37,7 +37,7 @@ type browser struct {
 }
 
 // openBrowser opens a tab for the pages of a host.
-func openBrowser(t *testing.T, host string) *browser {
+func openBrowser(t testing.TB, host string) *browser {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
 	if err != nil {

@@ -143,6 +143,8 @@ Tenants tenants/acme (US) and tenants/globex (AU) are registered. Nothing is kep
 
 Get a token:
   grpcurl -plaintext -d '{"tenant": "tenants/acme"}' %[1]s tokenbroker.v1.TokenService/GetToken
+See how they fare, in a browser:
+  http://%[2]s/status
 See a tenant, and what there is to call:
   grpcurl -plaintext -d '{"name": "tenants/globex"}' %[1]s tokenbroker.v1.TenantService/GetTenant
   grpcurl -plaintext %[1]s list

@@ -249,3 +249,18 @@ func countsOf(t *testing.T, s *statusScene) map[string]int {
 	}
 	return counts
 }
+
+// BenchmarkStatusPage is a page of fifty, if there are so many, from end to end.
+func BenchmarkStatusPage(b *testing.B) {
+	for _, registered := range []int{10, 100_000} {
+		b.Run(strconv.Itoa(registered), func(b *testing.B) {
+			s := newStatusScene(b, registered)
+			size := 0
+			for b.Loop() {
+				html, _ := s.html("/status")
+				size = len(html)
+			}
+			b.ReportMetric(float64(size), "bytes/page")
+		})
+	}
+}

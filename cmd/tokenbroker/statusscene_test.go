@@ -26,7 +26,7 @@ import (
 
 // statusScene is a fleet whose status page has something of everything on it.
 type statusScene struct {
-	t      *testing.T
+	t      testing.TB
 	redis  *redistest.Server
 	issuer *issuer
 	store  *redisstore.Store
@@ -68,7 +68,7 @@ func title(id string) string {
 
 // newStatusScene registers tenants, makes up a day for some of them, starts two
 // replicas, and has four tenants get into trouble.
-func newStatusScene(t *testing.T, tenants int) *statusScene {
+func newStatusScene(t testing.TB, tenants int) *statusScene {
 	t.Helper()
 	s := &statusScene{t: t, redis: redistest.Start(t, "--appendonly", "yes"), issuer: startIssuer(t), keyset: keysetFile(t)}
 	keyset, err := seal.Load(t.Context(), s.keyset)

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"net/http"
+	"time"
 
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
@@ -60,7 +61,7 @@ func (p *Page) admit(r *http.Request) (_ *viewer, leave func(), _ *refusal) {
 	if caller != nil || p.some.Allow() {
 		if unwritten := p.config.Audit.Decision(record); unwritten != nil && err == nil {
 			leave()
-			return nil, nil, &refusal{status: http.StatusServiceUnavailable, why: "The audit log cannot be written, and without it this is not shown.", after: 1}
+			return nil, nil, &refusal{status: http.StatusServiceUnavailable, why: "The audit log cannot be written, and without it this is not shown.", after: time.Second}
 		}
 	}
 	if refused != nil {

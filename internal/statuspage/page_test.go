@@ -1,6 +1,7 @@
 package statuspage_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"regexp"
@@ -11,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/statuspage"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -35,7 +37,7 @@ func TestEveryTenantIsShownWithItsToken(t *testing.T) {
 		}
 		time.Sleep(20 * time.Minute)
 		page := h.see(t, "/status")
-		wants(t, page, "v1.2.3", "In trouble</h2>", "Nothing. Every token", `Tenants <span class="count">123,456</span>`, "Redis writes &lt;nothing&gt; to disk.",
+		wants(t, page, "v1.2.3", "In trouble</h2>", "Nothing, as far as this replica knows.", `Tenants <span class="count">123,456</span>`, "Redis writes &lt;nothing&gt; to disk.",
 			"<b>This replica</b> <span>ready</span>", "<b>Redis</b> <span>answers in", `class="good"><i aria-hidden="true">●</i> <b>An issuer</b> <span>serves`, "As of <time")
 		for _, id := range []string{"acme", "other"} {
 			r := row(t, page, "tenants", id)
@@ -243,6 +245,23 @@ func TestWhileRedisIsAway(t *testing.T) {
 		h.redis.away.Store(false)
 		wants(t, h.see(t, "/status"), "Redis is out of reach. These are", `<span class="id">acme</span>`)
 	})
+}
+
+// sealed is a registry whose records were sealed with another keyset.
+type sealed struct{ broker.Records }
+
+func (s sealed) ListTenants(ctx context.Context, after string, limit int) ([]*tenant.Tenant, string, error) {
+	tenants, next, err := s.Records.ListTenants(ctx, after, limit)
+	for i, t := range tenants {
+		tenants[i] = &tenant.Tenant{ID: t.ID, Etag: t.Etag}
+	}
+	return tenants, next, err
+}
+
+func TestARecordThatCannotBeOpened(t *testing.T) {
+	h := newHouse(t, func(c *statuspage.Config, h *house) { c.Registry = broker.NewRegistry(h.broker, sealed{h.Store}) })
+	h.register(t, "acme")
+	wants(t, row(t, h.see(t, "/status"), "tenants", "acme"), `class="bad"`, "■</i> Unreadable", "keyset", "not:<svg", "not:Firm")
 }
 
 func TestTheReplicas(t *testing.T) {
