@@ -42,7 +42,9 @@ func TestAHundredThousandTenantsCostNothingUntilTheyAreAskedFor(t *testing.T) {
 	conn := p.connect()
 	empty, before := small.memory(), p.memory()
 	starting := watched(t, store)
-	if len(starting.pages) > 0 || starting.counts["hget"] > 0 {
+	// A few records are tried, to know whether the keyset is the fleet's.
+	sample := []string{"zrangebylex", "tokenbroker:{tenants}:index", "-", "+", "limit", "0", "11"}
+	if slices.ContainsFunc(starting.pages, func(p []string) bool { return !slices.Equal(p, sample) }) || len(starting.pages) > 2 || starting.counts["hget"] > 0 {
 		t.Errorf("the start reads tenants: %v, %v", starting.pages, starting.counts)
 	}
 
