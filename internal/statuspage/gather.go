@@ -102,7 +102,7 @@ func (p *Page) tenants(ctx context.Context, v *viewer, q query, c *content) (vie
 	// It returns whether there may be room for another.
 	add := func(t *tenant.Tenant) bool {
 		switch {
-		case !v.sees(t):
+		case !v.sees(t), len(t.ID) > maxID: // No id is so long: somebody has put it into Redis.
 		case len(views) == pageSize:
 			next := q
 			// Behind one that is shown: the link would tell of one that is not.
