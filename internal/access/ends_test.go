@@ -13,7 +13,7 @@ import (
 
 func TestTheFirstEndOfWhatIsInForceIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const day = 24 * time.Hour
+		const year = 365 * 24 * time.Hour // That authorities are valid.
 		now, c := time.Now(), &access.Certificates{}
 		want := func(when string, server, authorities time.Time) {
 			t.Helper()
@@ -43,16 +43,16 @@ func TestTheFirstEndOfWhatIsInForceIsTold(t *testing.T) {
 		serve(now.Add(2*time.Hour), nil)
 		want("the server's", now.Add(2*time.Hour), time.Time{})
 		trust(later.PEM())
-		want("with an authority", now.Add(2*time.Hour), now.Add(day+time.Hour))
+		want("with an authority", now.Add(2*time.Hour), now.Add(year+time.Hour))
 		trust(later.PEM(authority))
-		want("with one that ends sooner", now.Add(2*time.Hour), now.Add(day))
+		want("with one that ends sooner", now.Add(2*time.Hour), now.Add(year))
 		trust(authority.PEM(later))
-		want("in the other order", now.Add(2*time.Hour), now.Add(day))
-		serve(now.Add(2*day), later.PEM())
-		want("a chain that ends sooner", now.Add(day+time.Hour), now.Add(day))
+		want("in the other order", now.Add(2*time.Hour), now.Add(year))
+		serve(now.Add(2*year), later.PEM())
+		want("a chain that ends sooner", now.Add(year+time.Hour), now.Add(year))
 		if c.SetServer([]byte("none"), nil) == nil || c.SetAuthorities([]byte("none")) == nil {
 			t.Error("set what is none")
 		}
-		want("what is refused changes nothing", now.Add(day+time.Hour), now.Add(day))
+		want("what is refused changes nothing", now.Add(year+time.Hour), now.Add(year))
 	})
 }
