@@ -58,7 +58,7 @@ func beginSpan(ctx context.Context, parent trace.Span, name string, attributes [
 	tracer := parent.TracerProvider().Tracer("smokeball.internal/tokenbroker/internal/redisstore")
 	ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return ctx, func(err error) {
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			span.SetAttributes(semconv.ErrorTypeKey.String(kindOf(err)))
 			span.SetStatus(codes.Error, "")
 		}
