@@ -4,6 +4,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -160,6 +161,10 @@ func flagNames(node *kong.Node) (names []string) {
 // How long somebody waits for names who has pressed a key.
 const completeTimeout = time.Second
 
+// tenantID is the form of ids in the API. Whoever can write to Redis can have a server
+// list others, and a shell puts what it is given on the command line as it is.
+var tenantID = regexp.MustCompile(`^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$`)
+
 // tenantNames asks the server that words and variables name for its first thousand
 // tenants; none, if it does not answer at once.
 func tenantNames(ctx context.Context, words []string) (names []string) {
@@ -172,7 +177,9 @@ func tenantNames(ctx context.Context, words []string) (names []string) {
 	_ = c.call(ctx, func(api pb.TenantServiceClient, each contexts) error {
 		page, err := one(each, api.ListTenants, &pb.ListTenantsRequest{PageSize: 1000})
 		for _, t := range page.GetTenants() {
-			names = append(names, strings.TrimPrefix(t.GetName(), "tenants/"))
+			if id := strings.TrimPrefix(t.GetName(), "tenants/"); tenantID.MatchString(id) {
+				names = append(names, id)
+			}
 		}
 		return err
 	})

@@ -1,9 +1,15 @@
 package main_test
 
 import (
+	"errors"
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 )
 
 func TestCompleteSaysWhatMayCome(t *testing.T) {
@@ -31,6 +37,25 @@ func TestCompleteSaysWhatMayCome(t *testing.T) {
 		if got := strings.Join(strings.Fields(stdout), " "); got != test.want || code != 0 || stderr != "" {
 			t.Errorf("%q: %q, want %q (exit code %d: %s)", test.words, got, test.want, code, stderr)
 		}
+	}
+}
+
+// Who can write to Redis can have the API list what is no id, and a shell would put it
+// on the command line as it is.
+func TestWhatIsNoTenantsIDIsNotCompleted(t *testing.T) {
+	t.Parallel()
+	redis := redistest.Start(t)
+	p := start(t, serveArgs(redis.URL(), keysetFile(t), startIssuer(t))...).ready()
+	register(t, p.connect(), startIssuer(t), "acme", time.Hour)
+	for _, id := range []string{"acme;$(touch /tmp/planted)", "acme\x1b]0;planted\a", "acme and sons", "acme-\nplanted", "acme*"} {
+		planted := redis.Client().ZAdd(t.Context(), "tokenbroker:{tenants}:index", goredis.Z{Member: id}).Err()
+		if err := errors.Join(planted, redis.Client().HSet(t.Context(), "tokenbroker:{tenants}:records", id, "no record").Err()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := verb(t, "", "complete", "--", "tenants", "get", "--insecure", "--addr="+p.grpc, "ac")
+	if stdout != "acme\n" || code != 0 {
+		t.Errorf("completed: %q (exit code %d: %s)", stdout, code, stderr)
 	}
 }
 

@@ -114,6 +114,40 @@ func TestItDrainsAndExitsCleanly(t *testing.T) {
 	}
 }
 
+// It is off the list of replicas before its last call has ended, after which it has a few
+// seconds at most until it is killed.
+func TestItTakesItsLeaveWhileCallsFinish(t *testing.T) {
+	t.Parallel()
+	redis, issuer := redistest.Start(t), startIssuer(t)
+	p := start(t, serveArgs(redis.URL(), keysetFile(t), issuer)...).ready()
+	conn := p.connect()
+	register(t, conn, issuer, "acme", time.Hour)
+	listed := func() bool { return redis.Client().ZCard(t.Context(), "tokenbroker:{tenants}:replicas").Val() > 0 }
+	until(t, "on the list", listed)
+	if err := issuer.SetFault("client-acme", simulator.Fault{Kind: simulator.KindDelay, Delay: 3 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	answered, ended := make(chan error, 1), make(chan int, 1)
+	go func() {
+		_, err := get(t.Context(), conn, "acme")
+		answered <- err
+	}()
+	until(t, "under way", func() bool { return issuer.Requests("client-acme") == 1 })
+	go func() { ended <- p.terminate() }()
+	until(t, "off the list", func() bool { return !listed() })
+	select {
+	case err := <-answered:
+		t.Errorf("it was on the list until its last call had ended (%v)", err)
+	default:
+		if err := <-answered; err != nil {
+			t.Errorf("a call that was under way: %v", err)
+		}
+	}
+	if code := <-ended; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
 func TestWhatCannotWorkIsSaidAtOnce(t *testing.T) {
 	keyset := keysetFile(t)
 	damaged := filepath.Join(t.TempDir(), "damaged")

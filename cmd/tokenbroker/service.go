@@ -118,11 +118,11 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	tasks.Go(func() error { return s.api.Serve(api) })
 	tasks.Go(func() error { s.store.Follow(failed, s.broker); return nil })
 	tasks.Go(func() error { s.watcher.Run(failed); return nil })
-	tasks.Go(func() error { s.attend(failed, api); return nil })
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	var recorder sync.WaitGroup // It outlives what it records.
 	recorder.Go(func() { s.audit.Run(recording) })
 	starting, started := context.WithCancel(failed)
+	tasks.Go(func() error { s.attend(starting, api); return nil }) // It says goodbye while calls finish.
 	var judges sync.WaitGroup
 	judges.Go(func() { s.judgeTokens().Watch(starting) })
 	judges.Go(func() { s.judgeTenants().Watch(starting) })
@@ -155,12 +155,14 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	defer cancel()
 	s.api.Drain(limit)
 	s.broker.Close()
-	s.traces.Close(context.WithoutCancel(ctx)) // What was done up to now is all that there is to tell.
+	var traces sync.WaitGroup // What was done up to now is all that there is to tell. The rest does not wait for it.
+	traces.Go(func() { s.traces.Close(context.WithoutCancel(ctx)) })
 	stop()
 	s.ops.Close(limit)
 	err := tasks.Wait()
 	stopRecording()
 	recorder.Wait()
+	traces.Wait()
 	_ = s.store.Close()
 	s.log.Info("shut down")
 	return err

@@ -77,8 +77,10 @@ func (v *View) add(kept token.Kept) {
 
 // Troubled ranges over the tokens that this replica has trouble with, in no order, as
 // they are while it is ranged over: those that have ended though they are in use, that
-// the last exchange was refused for, or whose refresh is late. It locks nothing.
-func (r *Registry) Troubled() iter.Seq[View] {
+// the last exchange was refused for, or whose refresh is late. Each is of one of the
+// tenants that may have it and are seen by who asks; of none, it is left out. It locks
+// nothing.
+func (r *Registry) Troubled(seen func(*tenant.Tenant) bool) iter.Seq[View] {
 	return func(yield func(View) bool) {
 		now := time.Now()
 		r.broker.entries.Range(func(_, v any) bool {
@@ -87,7 +89,7 @@ func (r *Registry) Troubled() iter.Seq[View] {
 			if !e.troubled(t, f, now) {
 				return true
 			}
-			s := r.broker.asker(e)
+			s := r.broker.asker(e, seen)
 			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key})
 		})
 	}
@@ -108,12 +110,12 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 	}
 }
 
-// asker returns a tenant, as this replica knows it, that may have the entry's token;
-// nil: none is known any more.
-func (b *Broker) asker(e *entry) (found *subject) {
+// asker returns a tenant, as this replica knows it, that is seen and may have the
+// entry's token; nil: none is known any more.
+func (b *Broker) asker(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
 	e.askers.Range(func(id, _ any) bool {
 		v, ok := b.subjects.Load(id)
-		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) {
+		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) && seen(v.(*subject).tenant) {
 			found = v.(*subject)
 		}
 		return found == nil

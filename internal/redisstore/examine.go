@@ -189,7 +189,7 @@ type Rights struct {
 var questions = [][]any{
 	{"exists", "KEY"}, {"get", "KEY"}, {"set", "KEY", "", "no option"}, {"del", "KEY"},
 	{"pttl", "KEY"}, {"pexpire", "KEY", 1}, {"time"},
-	{"hget", "KEY", "f"}, {"hmget", "KEY", "f"}, {"hset", "KEY", "f", "v", "no value"}, {"hdel", "KEY", "f"}, {"hscan", "KEY", 0}, {"hgetall", "KEY"}, {"hincrby", "KEY", "f", "no number"},
+	{"hget", "KEY", "f"}, {"hmget", "KEY", "f"}, {"hset", "KEY", "f", "v", "no value"}, {"hdel", "KEY", "f"}, {"hscan", "KEY", 0}, {"hincrby", "KEY", "f", "no number"},
 	{"zadd", "KEY", "no score", "m"}, {"zrem", "KEY", "m"}, {"zcard", "KEY"}, {"zcount", "KEY", 0, 0}, {"zrange", "KEY", 0, 0}, {"zrevrange", "KEY", 0, 0}, {"zrangebylex", "KEY", "-", "+"}, {"zremrangebyscore", "KEY", 0, 0},
 	{"xadd", "KEY", "no id", "f", "v"}, {"xread", "count", 1, "streams", "KEY", 0}, {"xrange", "KEY", "-", "+"}, {"xrevrange", "KEY", "+", "-"},
 	{"eval", "no script", 1, "KEY"}, {"evalsha", "0000000000000000000000000000000000000000", 1, "KEY"},

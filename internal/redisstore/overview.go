@@ -69,7 +69,7 @@ func (s *Store) LoadAll(ctx context.Context, keys []token.Key) ([]token.Kept, er
 			return nil, fmt.Errorf("load tokens: %w", err)
 		}
 		all[i].Token, all[i].Failure = s.openKept(ctx, keys[i], kept, asked)
-		all[i].History = history(kept[4], kept[5])
+		all[i].History = history(kept[5])
 	}
 	return all, nil
 }
@@ -82,34 +82,30 @@ func (s *Store) overviews(ctx context.Context, keys []token.Key, run func(contex
 	pipe := s.client.Pipeline()
 	replies := make([]*redis.Cmd, len(keys))
 	for i, k := range keys {
-		replies[i] = run(ctx, pipe, []string{s.tokenKey(k), s.failureKey(k), s.exchangesKey(k)})
+		replies[i] = run(ctx, pipe, []string{s.tokenKey(k), s.failureKey(k), s.exchangesKey(k)}, token.HistoryHours)
 	}
 	_, err := pipe.Exec(ctx)
 	return replies, err
 }
 
-// history reads what count.lua has counted, as of a time in milliseconds. What is
-// not one of its fields is left out.
-func history(now, counts any) (h token.History) {
-	ms, _ := now.(int64)
-	fields, _ := counts.([]any)
-	last := int(ms / time.Hour.Milliseconds())
-	for i := 0; i+1 < len(fields); i += 2 {
-		field, _ := fields[i].(string)
-		value, _ := fields[i+1].(string)
-		of, outcome, _ := strings.Cut(field, ".")
-		hour, err := strconv.Atoi(of)
-		n, err2 := strconv.Atoi(value)
-		at := token.HistoryHours - 1 - (last - hour)
-		if err != nil || err2 != nil || n < 0 || at < 0 || at >= token.HistoryHours {
-			continue
+// history reads what overview.lua returns of the hours. What is no count, or one that
+// nobody can have come to, is left out.
+func history(counts any) (h token.History) {
+	const most = 1_000_000
+	values, _ := counts.([]any)
+	if len(values) != 2*len(h) {
+		return h
+	}
+	count := func(value any) int {
+		text, _ := value.(string)
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 0 || n > most {
+			return 0
 		}
-		switch outcome {
-		case "ok":
-			h[at].OK = n
-		case "failed":
-			h[at].Failed = n
-		}
+		return n
+	}
+	for i := range h {
+		h[i] = token.Exchanges{OK: count(values[2*i]), Failed: count(values[2*i+1])}
 	}
 	return h
 }

@@ -73,6 +73,23 @@ func TestExchangesAreCountedForADay(t *testing.T) {
 	})
 }
 
+// Whoever can write to Redis can have no sum overflow, nor an answer be long.
+func TestCountsThatNobodyCanHaveComeTo(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		k, now := keyOf("acme"), f.hour(t)
+		fields := []any{fmt.Sprintf("%d.ok", now), "9223372036854775807", fmt.Sprintf("%d.failed", now), "-5", fmt.Sprintf("%d.ok", now-1), "9223372036854775807", fmt.Sprintf("%d.failed", now-1), "7"}
+		for n := range 1000 {
+			fields = append(fields, fmt.Sprint("planted-", n), "1")
+		}
+		if err := f.raw.HSet(t.Context(), exchangesKey(k), fields...).Err(); err != nil {
+			t.Fatal(err)
+		}
+		if h := f.history(t, k); h.Sum() != (token.Exchanges{Failed: 7}) {
+			t.Errorf("counted: %+v", h.Sum())
+		}
+	})
+}
+
 // What is counted is for people. Nothing else may fail for it.
 func TestASaveDoesNotFailForWhatCannotBeCounted(t *testing.T) {
 	works := func(t *testing.T, f *fixture) {

@@ -93,8 +93,9 @@ func (s *Store) readSecretAges(ctx context.Context, ages []time.Duration, oldest
 }
 
 // placeSecrets gives tenants that lack it a place in the index of secrets, takes
-// those of who is none, and returns how many it cannot place, since their records do
-// not open. It opens the records of those alone, and keeps the ids of all in memory.
+// those of who is none, and returns by how many places fewer than tenants there are
+// then: it cannot place those whose records do not open, and leaves those whose ids are
+// not in the index of all. It opens the records of those who lack a place alone, and keeps the ids of all in memory.
 func (s *Store) placeSecrets(ctx context.Context) (unplaced int64, err error) {
 	there, err := s.placedSecrets(ctx)
 	if err != nil {
@@ -122,9 +123,11 @@ func (s *Store) placeSecrets(ctx context.Context) (unplaced int64, err error) {
 		for _, id := range page {
 			args = append(args, id, "", "")
 		}
-		if err := s.place(ctx, args); err != nil {
+		done, err := s.place(ctx, args)
+		if err != nil {
 			return 0, err
 		}
+		unplaced -= int64(len(page)) - done
 	}
 	return unplaced, nil
 }
@@ -168,13 +171,14 @@ func (s *Store) placeTenants(ctx context.Context, ids []string) (unplaced int64,
 		etag, _ := splitEtag(record)
 		args = append(args, id, etag, places.secret)
 	}
-	return unplaced, s.place(ctx, args)
+	_, err = s.place(ctx, args)
+	return unplaced, err
 }
 
-// place runs place.lua.
-func (s *Store) place(ctx context.Context, args []any) error {
+// place runs place.lua, and returns of how many tenants the record was as it was read.
+func (s *Store) place(ctx context.Context, args []any) (int64, error) {
 	if len(args) == 0 {
-		return nil
+		return 0, nil
 	}
-	return placeScript.Run(ctx, s.client, []string{s.recordsKey(), s.secretsKey()}, args...).Err()
+	return placeScript.Run(ctx, s.client, []string{s.recordsKey(), s.secretsKey()}, args...).Int64()
 }

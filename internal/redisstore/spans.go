@@ -58,7 +58,7 @@ func beginSpan(ctx context.Context, parent trace.Span, name string, attributes [
 	tracer := parent.TracerProvider().Tracer("smokeball.internal/tokenbroker/internal/redisstore")
 	ctx, span := tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindClient), trace.WithAttributes(attributes...))
 	return ctx, func(err error) {
-		if err != nil && !errors.Is(err, redis.Nil) {
+		if err != nil && !errors.Is(err, redis.Nil) && !redis.HasErrorPrefix(err, "NOSCRIPT") {
 			span.SetAttributes(semconv.ErrorTypeKey.String(kindOf(err)))
 			span.SetStatus(codes.Error, "")
 		}
@@ -82,25 +82,6 @@ func kindOf(err error) string {
 	}
 }
 
-// scriptNames are the scripts, by the two ways in which Redis is told which to run:
-// its digest, or its source.
-var scriptNames = func() map[string]string {
-	names := map[string]string{}
-	for _, s := range []struct {
-		name   string
-		source string
-		script *redis.Script
-	}{
-		{"load", loadSource, loadScript}, {"save", saveSource, saveScript}, {"admit", admitSource, admitScript},
-		{"lease", leaseSource, leaseScript}, {"release", releaseSource, releaseScript}, {"swap", swapSource, swapScript},
-		{"restore", restoreSource, restoreScript},
-		{"reseal", resealSource, resealScript}, {"reseal_tenants", resealTenantsSource, resealTenantsScript},
-	} {
-		names[s.source], names[s.script.Hash()] = s.name, s.name
-	}
-	return names
-}()
-
 // scriptOf returns the name of the script that a command runs; empty: none.
 func scriptOf(cmd redis.Cmder) string {
 	args := cmd.Args()
@@ -108,5 +89,5 @@ func scriptOf(cmd redis.Cmder) string {
 		return ""
 	}
 	said, _ := args[1].(string)
-	return scriptNames[said]
+	return scripts[said]
 }

@@ -9,6 +9,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // What is done for a call that is traced has a span for each command, which has
@@ -86,5 +88,32 @@ func TestSpanOfARefusal(t *testing.T) {
 			return
 		}
 		t.Error("no span has failed")
+	})
+}
+
+// Every script is known by its name, also where Redis is sent the whole of it. That it
+// does not know one yet is no failure.
+func TestSpansNameAllScripts(t *testing.T) {
+	onBoth(t, func(t *testing.T, f *fixture) {
+		spans := tracetest.NewSpanRecorder()
+		ctx, _ := sdktrace.NewTracerProvider(sdktrace.WithSpanProcessor(spans)).Tracer("test").Start(t.Context(), "call")
+		k := keyOf("acme")
+		if _, err := f.Save(ctx, k, newToken("", 0, time.Hour)); err != nil { // The first: by its source.
+			t.Fatal(err)
+		}
+		if err := f.SaveFailure(ctx, k, &token.Failure{Class: token.Unavailable, RetryAt: time.Now().Add(time.Minute)}); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := f.Replicas(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, span := range spans.Ended() {
+			if span.Name() == "EVAL" || span.Name() == "EVALSHA" {
+				t.Errorf("a span does not name its script: %v", span.Attributes())
+			}
+			if span.Status().Code == codes.Error {
+				t.Errorf("%s has failed: %v", span.Name(), span.Attributes())
+			}
+		}
 	})
 }

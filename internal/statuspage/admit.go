@@ -55,10 +55,12 @@ func (p *Page) admit(r *http.Request) (_ *viewer, leave func(), _ *refusal) {
 	if err != nil {
 		record.Outcome, record.Reason = "denied", http.StatusText(refused.status)
 	}
-	if caller == nil {
+	// Who is not known, or comes too fast, is not to fill the log.
+	few := caller == nil || errors.As(err, new(*access.TooFastError))
+	if few {
 		record.Event = "refused"
 	}
-	if caller != nil || p.some.Allow() {
+	if !few || p.some.Allow() {
 		if unwritten := p.config.Audit.Decision(record); unwritten != nil && err == nil {
 			leave()
 			return nil, nil, &refusal{status: http.StatusServiceUnavailable, why: "The audit log cannot be written, and without it this is not shown.", after: time.Second}

@@ -102,7 +102,7 @@ func (p *Page) tenants(ctx context.Context, v *viewer, q query, c *content) (vie
 	// It returns whether there may be room for another.
 	add := func(t *tenant.Tenant) bool {
 		switch {
-		case !v.sees(t):
+		case !v.sees(t), len(t.ID) > maxID: // No id is so long: somebody has put it into Redis.
 		case len(views) == pageSize:
 			next := q
 			// Behind one that is shown: the link would tell of one that is not.
@@ -144,7 +144,7 @@ func (p *Page) troubles(v *viewer, q query, c *content) []broker.View {
 	if q.trouble {
 		most = manyTroubles
 	}
-	worst, n := worstOf(p.config.Registry.Troubled(), most, time.Now(), func(view broker.View) bool { return v.sees(view.Tenant) })
+	worst, n := worstOf(p.config.Registry.Troubled(v.sees), most, time.Now())
 	if n > 0 {
 		c.TroubleCount = count(n)
 	}
@@ -155,12 +155,9 @@ func (p *Page) troubles(v *viewer, q query, c *content) []broker.View {
 	return worst
 }
 
-// worstOf returns the worst of those that are counted, and their number.
-func worstOf(all iter.Seq[broker.View], most int, now time.Time, counted func(broker.View) bool) (worst []broker.View, count int) {
+// worstOf returns the worst of all, and how many there are.
+func worstOf(all iter.Seq[broker.View], most int, now time.Time) (worst []broker.View, count int) {
 	for view := range all {
-		if !counted(view) {
-			continue
-		}
 		count++
 		i, _ := slices.BinarySearchFunc(worst, view, func(a, b broker.View) int { return worse(a, b, now) })
 		if i < most {

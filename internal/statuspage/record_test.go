@@ -54,6 +54,20 @@ func TestViewsAreRecorded(t *testing.T) {
 	}
 }
 
+// Nor can somebody who is known, and comes too often, fill the audit log.
+func TestWhoComesTooOftenIsAFewRecords(t *testing.T) {
+	s := newStreet(t)
+	const visits = 40
+	for range visits {
+		r := request(t, "/status")
+		r.Header.Set("Authorization", s.bearer("hasty"))
+		serve(s.page, r)
+	}
+	if n := strings.Count(s.records(), `"method":"GET /status"`); n < 2 || n > visits/2 {
+		t.Errorf("%d records of %d visits, of which one a second is allowed", n, visits)
+	}
+}
+
 // Who may not be recorded sees nothing, where the log is strict.
 func TestWithoutARecordNothingIsShown(t *testing.T) {
 	s := newStreet(t)

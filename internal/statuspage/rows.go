@@ -56,7 +56,7 @@ type row struct {
 // rowOf puts in words how a token fares at now; wanted says that somebody is known to
 // miss it when it ends.
 func rowOf(v broker.View, now time.Time, wanted bool) row {
-	r := row{ID: v.Tenant.ID, Name: clip(v.Tenant.DisplayName), Plot: plotOf(&v.History)}
+	r := row{ID: clip(v.Tenant.ID), Name: clip(v.Tenant.DisplayName), Plot: plotOf(&v.History)}
 	if v.Tenant.Region == "" {
 		r.State, r.Word, r.Why = bad, "Unreadable", "The record cannot be opened with this replica's keyset."
 		return r

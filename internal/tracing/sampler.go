@@ -16,6 +16,10 @@ const (
 	// call could otherwise have each call cost a trace, by a header.
 	callersPerSecond = 100
 	callersBurst     = 200
+	// What callers say of their traces for others (tracestate) is in every span of them.
+	// This much is to be passed on (W3C); 16 KiB could be said, and a batch of such spans be more
+	// than a collector takes.
+	maxTracestate = 512
 )
 
 // tracer spares what is not sampled the SDK's work, which would be most of what
@@ -63,7 +67,11 @@ func (s sampler) ShouldSample(p sdktrace.SamplingParameters) sdktrace.SamplingRe
 	if parent.IsRemote() && !s.callers.Allow() {
 		decision = sdktrace.Drop
 	}
-	return sdktrace.SamplingResult{Decision: decision, Tracestate: parent.TraceState()}
+	state := parent.TraceState()
+	if parent.IsRemote() && len(state.String()) > maxTracestate {
+		state = trace.TraceState{}
+	}
+	return sdktrace.SamplingResult{Decision: decision, Tracestate: state}
 }
 
 // Description implements the SDK's Sampler.

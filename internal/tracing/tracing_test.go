@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"runtime"
 	"strings"
@@ -132,6 +133,40 @@ func TestCallersAreBounded(t *testing.T) {
 	}
 	if most := 200 + int(100*time.Since(began).Seconds()) + 1; n < 200 || n > most {
 		t.Errorf("of 5000 calls, %d are traced, want 200 to %d", n, most)
+	}
+}
+
+// What a caller says of its trace for other vendors is in each span of it. It can be
+// so much that the collector would refuse them, and others' that are sent along.
+func TestALongTracestateIsLeftOut(t *testing.T) {
+	collector := tracingtest.Start(t)
+	e, _ := start(t, collector.Addr, 0)
+	said := func(members, size int) context.Context {
+		var list []string
+		for n := range members {
+			list = append(list, fmt.Sprintf("vendor%d=%s", n, strings.Repeat("x", size)))
+		}
+		state, err := trace.ParseTraceState(strings.Join(list, ","))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return trace.ContextWithRemoteSpanContext(t.Context(), trace.SpanContextFromContext(called(true)).WithTraceState(state))
+	}
+	ctx, call := e.Tracer().Start(said(32, 256), "long")
+	if n := len(call.SpanContext().TraceState().String()); n > 512 {
+		t.Errorf("the span has %d bytes of a caller's tracestate", n)
+	}
+	const spans = 500
+	for range spans {
+		_, span := e.Tracer().Start(ctx, "work")
+		span.End()
+	}
+	if _, call := e.Tracer().Start(said(1, 200), "short"); call.SpanContext().TraceState().Get("vendor0") == "" {
+		t.Error("a short tracestate is left out, too")
+	}
+	e.Close(t.Context())
+	if n := len(collector.Named("work")); n != spans {
+		t.Errorf("%d spans arrived of %d", n, spans)
 	}
 }
 
