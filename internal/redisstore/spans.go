@@ -81,32 +81,3 @@ func kindOf(err error) string {
 		return "connection"
 	}
 }
-
-// scriptNames are the scripts, by the two ways in which Redis is told which to run:
-// its digest, or its source.
-var scriptNames = func() map[string]string {
-	names := map[string]string{}
-	for _, s := range []struct {
-		name   string
-		source string
-		script *redis.Script
-	}{
-		{"load", loadSource, loadScript}, {"save", saveSource, saveScript}, {"admit", admitSource, admitScript},
-		{"lease", leaseSource, leaseScript}, {"release", releaseSource, releaseScript}, {"swap", swapSource, swapScript},
-		{"restore", restoreSource, restoreScript},
-		{"reseal", resealSource, resealScript}, {"reseal_tenants", resealTenantsSource, resealTenantsScript},
-	} {
-		names[s.source], names[s.script.Hash()] = s.name, s.name
-	}
-	return names
-}()
-
-// scriptOf returns the name of the script that a command runs; empty: none.
-func scriptOf(cmd redis.Cmder) string {
-	args := cmd.Args()
-	if !strings.HasPrefix(cmd.Name(), "eval") || len(args) < 2 {
-		return ""
-	}
-	said, _ := args[1].(string)
-	return scriptNames[said]
-}

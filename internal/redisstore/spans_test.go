@@ -9,6 +9,8 @@ import (
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.opentelemetry.io/otel/trace"
+
+	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // What is done for a call that is traced has a span for each command, which has
@@ -32,6 +34,9 @@ func TestSpans(t *testing.T) {
 		if _, _, err := f.Load(ctx, k); err != nil {
 			t.Fatal(err)
 		}
+		if err := f.SaveFailure(ctx, k, newFailure(token.Unavailable, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
 		if err := f.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -51,7 +56,7 @@ func TestSpans(t *testing.T) {
 				}
 			}
 		}
-		for _, want := range []string{"EVALSHA save", "XADD", "EVALSHA load", "EXISTS"} {
+		for _, want := range []string{"EVALSHA save", "XADD", "EVALSHA load", "EVALSHA fail", "EXISTS"} {
 			if !names[want] {
 				t.Errorf("there is no span %q, but %v", want, names)
 			}
