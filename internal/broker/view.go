@@ -87,7 +87,7 @@ func (r *Registry) Troubled() iter.Seq[View] {
 			if !e.troubled(t, f, now) {
 				return true
 			}
-			s := r.broker.asker(e)
+			s := r.broker.subjectOf(e)
 			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key})
 		})
 	}
@@ -108,9 +108,9 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 	}
 }
 
-// asker returns a tenant, as this replica knows it, that may have the entry's token;
+// subjectOf returns a tenant, as this replica knows it, that may have the entry's token;
 // nil: none is known any more.
-func (b *Broker) asker(e *entry) (found *subject) {
+func (b *Broker) subjectOf(e *entry) (found *subject) {
 	e.askers.Range(func(id, _ any) bool {
 		v, ok := b.subjects.Load(id)
 		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) {
