@@ -43,7 +43,11 @@ func (c *doctorCommand) examine(ctx context.Context, out output, refused []error
 		OpenStore: func(keyset *seal.Keyset) (*redisstore.Store, error) {
 			return openStore(&c.Redis, keyset, slog.New(slog.DiscardHandler), nil) // The findings say it all.
 		},
-		FetchKeys:       c.fetchKeys,
+		FetchKeys: c.fetchKeys,
+		AskStatus: func(ctx context.Context) ([]byte, error) {
+			_, status, err := askOperators(ctx, c.OpsAddr, c.OpsTLS, "/status")
+			return status, err
+		},
 		ForbidCoreDumps: forbidCoreDumps,
 	})
 	write := writeFindings

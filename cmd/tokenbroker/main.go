@@ -45,17 +45,17 @@ var version = "development"
 
 // commands is the grammar of the command line.
 type commands struct {
-	Serve   serveCommand      `cmd:"" help:"Serve the API."`
-	Dev     devCommand        `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
-	Keyset  keysetCommand     `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
-	Tenants tenantsCommand    `cmd:"" help:"List, register and change tenants through the API; write the registry to a file, and put it back."`
-	Audit   auditCommand      `cmd:"" help:"Verify the audit log."`
-	Access  accessCommand     `cmd:"" help:"Check the access file, and ask it who may do what."`
-	Doctor  doctorCommand     `cmd:"" help:"Look at everything that serve needs, with the same settings, and say what is wrong and what mends it. Changes nothing."`
-	Health  healthCommand     `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
-	Shell   completionCommand `cmd:"" name:"completion" help:"Print a script that completes commands, flags and the names of tenants in a shell."`
-	Words   completeCommand   `cmd:"" name:"complete" hidden:"" help:"Say what the last of some words may become: what these scripts ask."`
-	Version kong.VersionFlag  `env:"-" help:"Print the version."`
+	Serve      serveCommand      `cmd:"" help:"Serve the API."`
+	Dev        devCommand        `cmd:"" help:"Serve the API on this machine with an embedded store, a simulated issuer and two tenants. Nothing is kept."`
+	Keyset     keysetCommand     `cmd:"" help:"Make, rotate and look at the keyset that seals what is stored."`
+	Tenants    tenantsCommand    `cmd:"" help:"List, register and change tenants through the API; write the registry to a file, and put it back."`
+	Audit      auditCommand      `cmd:"" help:"Verify the audit log."`
+	Access     accessCommand     `cmd:"" help:"Check the access file, and ask it who may do what."`
+	Doctor     doctorCommand     `cmd:"" help:"Look at everything that serve needs, with the same settings, and say what is wrong and what mends it. Changes nothing."`
+	Health     healthCommand     `cmd:"" help:"Exit with 0 if the server on this machine is ready: a health check for containers."`
+	Completion completionCommand `cmd:"" help:"Print a script that completes commands, flags and the names of tenants in a shell."`
+	Complete   completeCommand   `cmd:"" hidden:"" help:"Say what the last of some words may become: what these scripts ask."`
+	Version    kong.VersionFlag  `env:"-" help:"Print the version."`
 }
 
 // output is where commands write.

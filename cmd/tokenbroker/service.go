@@ -17,7 +17,6 @@ import (
 	"smokeball.internal/tokenbroker/internal/reload"
 	"smokeball.internal/tokenbroker/internal/rpc"
 	"smokeball.internal/tokenbroker/internal/smokeball"
-	"smokeball.internal/tokenbroker/internal/statuspage"
 	"smokeball.internal/tokenbroker/internal/tracing"
 )
 
@@ -60,42 +59,35 @@ func newService(c serviceConfig) (*service, error) {
 		Issuer: smokeball.New(c.overrides), Store: c.store, Tenants: c.store, Logger: c.log,
 		ExchangeRate: c.exchangeRate, MaxStaleness: c.maxStaleness, Observer: observer, Tracer: c.traces.Tracer(),
 	})
-	registry := broker.NewRegistry(tokens, c.store)
-	metrics.MustRegister(ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats))
-	metrics.MustRegister(ops.BuildInfo(version), ops.StoreMetrics(c.store.Stats), c.commands)
+	s := &service{
+		serviceConfig: c, broker: tokens, guard: access.Unguarded(tokens), registry: broker.NewRegistry(tokens, c.store),
+		warnings: ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log), secrets: ops.NewSecretAges(c.store.SecretAges, c.log),
+		reached: make(chan struct{}),
+	}
+	metrics.MustRegister(
+		ops.BuildInfo(version), ops.BrokerMetrics(tokens.Stats), observer, ops.HeldMetrics(tokens.Held), ops.StoreMetrics(c.store.Stats), c.commands,
+		ops.SettingMetrics(c.watcher.Stale), ops.AuditMetrics(c.audit.Stats), s.warnings, s.secrets,
+	)
 	if c.tokenPrice > 0 {
 		metrics.MustRegister(ops.CostMetrics(tokens.Stats, c.tokenPrice))
 	}
-	guard, certificates := access.Unguarded(tokens), (*access.Certificates)(nil)
+	var certificates *access.Certificates
 	if c.callers != nil {
-		guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates
+		s.guard, certificates = access.NewGuard(c.callers.tokens, tokens), c.callers.certificates
 		metrics.MustRegister(ops.CertificateMetrics(certificates.Ends))
 	}
-	api, err := rpc.NewServer(rpc.Config{
-		Broker: tokens, Registry: registry, Logger: c.log, Metrics: metrics, Guard: guard, Certificates: certificates, Audit: c.audit,
+	var err error
+	s.api, err = rpc.NewServer(rpc.Config{
+		Broker: tokens, Registry: s.registry, Logger: c.log, Metrics: metrics, Guard: s.guard, Certificates: certificates, Audit: c.audit,
 		MaxConnectionAge: c.maxConnectionAge, Tracer: c.traces.Tracer(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
-	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
-	metrics.MustRegister(warnings, secrets)
-	var operators *ops.Server
-	page := statuspage.Config{
-		Version: version, Registry: registry, Stats: tokens.Stats, Redis: pageRedis{c.store, warnings}, Audit: c.audit, Logger: c.log,
-		Hindrances: func() []string { return operators.Hindrances() },
-	}
-	if c.callers != nil { // Else everybody would be an administrator, on this machine or not.
-		page.Guard, page.Certificates = guard, certificates
-	}
-	operators = ops.NewServer(ops.Config{
-		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Page: statuspage.New(page), Logger: c.log, LogLevel: c.logLevel,
+	s.ops = ops.NewServer(ops.Config{
+		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: s.warnings, Page: s.page(), Logger: c.log, LogLevel: c.logLevel,
 	})
-	return &service{
-		serviceConfig: c, broker: tokens, guard: guard, registry: registry, api: api, ops: operators,
-		warnings: warnings, secrets: secrets, reached: make(chan struct{}),
-	}, nil
+	return s, nil
 }
 
 // look returns what the store warns of, by kind.
@@ -121,17 +113,17 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	recording, stopRecording := context.WithCancel(context.WithoutCancel(ctx))
 	var recorder sync.WaitGroup // It outlives what it records.
 	recorder.Go(func() { s.audit.Run(recording) })
-	starting, started := context.WithCancel(failed)
-	tasks.Go(func() error { s.attend(starting, api); return nil }) // It says goodbye while calls finish.
+	serving, leave := context.WithCancel(failed)                  // until the shutdown begins
+	tasks.Go(func() error { s.attend(serving, api); return nil }) // It says goodbye while calls finish.
 	var judges sync.WaitGroup
-	judges.Go(func() { s.judgeTokens().Watch(starting) })
-	judges.Go(func() { s.judgeTenants().Watch(starting) })
+	judges.Go(func() { s.judgeTokens().Watch(serving) })
+	judges.Go(func() { s.judgeTenants().Watch(serving) })
 	later := func(watch func(context.Context)) { // Before Redis is reached there is nothing to look at.
 		tasks.Go(func() error {
 			select {
 			case <-s.reached:
-				watch(starting)
-			case <-starting.Done():
+				watch(serving)
+			case <-serving.Done():
 			}
 			return nil
 		})
@@ -148,7 +140,7 @@ func (s *service) run(ctx context.Context, api, operators net.Listener) error {
 	}
 	s.log.Info("shutting down")
 	s.tellSystemd(systemdStopping)
-	started()
+	leave()
 	judges.Wait() // So that it does not become ready any more.
 	s.ops.NotReady("shutting down")
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.drainTimeout)

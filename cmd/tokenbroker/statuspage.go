@@ -11,6 +11,18 @@ import (
 	"smokeball.internal/tokenbroker/internal/statuspage"
 )
 
+// page returns the status page.
+func (s *service) page() *statuspage.Page {
+	c := statuspage.Config{
+		Version: version, Registry: s.registry, Stats: s.broker.Stats, Redis: pageRedis{s.store, s.warnings}, Audit: s.audit, Logger: s.log,
+		Hindrances: func() []string { return s.ops.Hindrances() }, // It is served by that, which is not there yet.
+	}
+	if s.callers != nil { // Else everybody would be an administrator, on this machine or not.
+		c.Guard, c.Certificates = s.guard, s.callers.certificates
+	}
+	return statuspage.New(c)
+}
+
 // pageRedis is what the status page shows of Redis.
 type pageRedis struct {
 	*redisstore.Store

@@ -59,7 +59,6 @@ func probeSyslog(ctx context.Context, t target) error {
 	if t.network != "" {
 		return probeDial(ctx, t.network, t.address)
 	}
-	err := errors.New("there is no syslog on this machine")
 	for _, path := range []string{"/dev/log", "/var/run/syslog", "/var/run/log"} { // Where log/syslog looks.
 		for _, network := range []string{"unixgram", "unix"} {
 			if probeDial(ctx, network, path) == nil {
@@ -67,7 +66,7 @@ func probeSyslog(ctx context.Context, t target) error {
 			}
 		}
 	}
-	return err
+	return errors.New("there is no syslog on this machine")
 }
 
 func probeDial(ctx context.Context, network, address string) error {

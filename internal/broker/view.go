@@ -89,7 +89,7 @@ func (r *Registry) Troubled(seen func(*tenant.Tenant) bool) iter.Seq[View] {
 			if !e.troubled(t, f, now) {
 				return true
 			}
-			s := r.broker.asker(e, seen)
+			s := r.broker.subjectOf(e, seen)
 			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key})
 		})
 	}
@@ -110,9 +110,9 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 	}
 }
 
-// asker returns a tenant, as this replica knows it, that is seen and may have the
+// subjectOf returns a tenant, as this replica knows it, that is seen and may have the
 // entry's token; nil: none is known any more.
-func (b *Broker) asker(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
+func (b *Broker) subjectOf(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
 	e.askers.Range(func(id, _ any) bool {
 		v, ok := b.subjects.Load(id)
 		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) && seen(v.(*subject).tenant) {

@@ -46,6 +46,9 @@ type Config struct {
 	OpenStore func(*seal.Keyset) (*redisstore.Store, error)
 	// FetchKeys gets the keys of bearer tokens from their URL, as the server does.
 	FetchKeys func(context.Context) ([]byte, error)
+	// AskStatus gets what a broker that is running with these settings has at /status,
+	// JSON; an error: there is none.
+	AskStatus func(context.Context) ([]byte, error)
 	// ForbidCoreDumps does so for this process, as the server does.
 	ForbidCoreDumps func() error
 }

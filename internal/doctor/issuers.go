@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -64,20 +63,12 @@ func (e *examination) issuers(ctx context.Context, r *report) {
 	told := map[string]bool{} // Several places may have one host, and that one clock.
 	for i, place := range places {
 		tellIssuer(r, place, reached[i], errs[i])
-		host := hostOf(reached[i].Endpoint)
+		host := reached[i].Host
 		if errs[i] == nil && reached[i].Dated && !told[host] {
 			told[host] = true
 			tellClock(r, host, reached[i].Ahead)
 		}
 	}
-}
-
-func hostOf(endpoint string) string {
-	u, err := url.Parse(endpoint)
-	if err != nil {
-		return endpoint
-	}
-	return u.Host
 }
 
 func tellIssuer(r *report, place smokeball.Place, reached smokeball.Reached, err error) {
@@ -87,19 +78,19 @@ func tellIssuer(r *report, place smokeball.Place, reached smokeball.Reached, err
 	switch {
 	case errors.As(err, &certificate):
 		r.problem("Something stands between here and the issuer, or the host is wrong: credentials are not sent there. Compare --issuer-override and the authorities of this machine.",
-			"%s: %s has a TLS certificate that does not verify: %s", place, hostOf(reached.Endpoint), certificateTrouble(err))
+			"%s: %s has a TLS certificate that does not verify: %s", place, reached.Host, certificateTrouble(err))
 	case errors.Is(err, syscall.ECONNREFUSED):
-		r.problem(mend, "%s: %s refuses the connection", place, hostOf(reached.Endpoint))
+		r.problem(mend, "%s: %s refuses the connection", place, reached.Host)
 	case errors.As(err, &failure):
 		r.problem(mend, "%s: %s", place, failure.Message)
 	case err != nil:
-		r.problem(mend, "%s: %s could not be reached", place, hostOf(reached.Endpoint))
+		r.problem(mend, "%s: %s could not be reached", place, reached.Host)
 	case reached.Status >= 500:
-		r.warn("Look at https://status.smokeball.com. Held tokens are served meanwhile.", "%s: %s answers with status %d", place, hostOf(reached.Endpoint), reached.Status)
+		r.warn("Look at https://status.smokeball.com. Held tokens are served meanwhile.", "%s: %s answers with status %d", place, reached.Host, reached.Status)
 	case reached.Status >= 300 && reached.Status < 400:
-		r.warn("Correct --issuer-override: credentials are sent to no other place.", "%s: %s answers with a redirect (status %d), which is not followed", place, hostOf(reached.Endpoint), reached.Status)
+		r.warn("Correct --issuer-override: credentials are sent to no other place.", "%s: %s answers with a redirect (status %d), which is not followed", place, reached.Host, reached.Status)
 	default:
-		r.ok("%s: %s answers (status %d, to a request for no token)", place, hostOf(reached.Endpoint), reached.Status)
+		r.ok("%s: %s answers (status %d, to a request for no token)", place, reached.Host, reached.Status)
 	}
 }
 

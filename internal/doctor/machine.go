@@ -2,14 +2,10 @@ package doctor
 
 import (
 	"context"
-	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"io"
 	"net"
-	"net/http"
 	"syscall"
-	"time"
 )
 
 // running is what a broker on this machine says of itself.
@@ -21,7 +17,7 @@ type running struct {
 
 // addresses tells whether the server can listen, or already does.
 func (e *examination) addresses(ctx context.Context, r *report) {
-	broker := ask(ctx, e.Settings.OpsAddr, e.Settings.OpsTLS)
+	broker := e.running(ctx)
 	for _, at := range []struct{ setting, addr string }{{"--grpc-addr", e.Settings.GRPCAddr}, {"--ops-addr", e.Settings.OpsAddr}} {
 		l, err := new(net.ListenConfig).Listen(ctx, "tcp", at.addr)
 		switch {
@@ -45,37 +41,10 @@ func (e *examination) addresses(ctx context.Context, r *report) {
 	}
 }
 
-// ask returns what the broker says whose operators' address this is; nil, if there
-// is none.
-func ask(ctx context.Context, addr string, overTLS bool) *running {
-	host, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		host = "127.0.0.1"
-	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	scheme := "http://"
-	if overTLS {
-		scheme = "https://"
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, scheme+net.JoinHostPort(host, port)+"/status", nil)
-	if err != nil {
-		return nil
-	}
-	req.Header.Set("Accept", "application/json")
-	// No proxy: it is this machine that is asked. Its certificate, which is looked at
-	// elsewhere, is made out to the names that others know it by.
-	resp, err := (&http.Transport{
-		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // G402: as above.
-	}).RoundTrip(req)
-	if err != nil {
-		return nil
-	}
-	defer func() { _ = resp.Body.Close() }()
-	content, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+// running returns what the broker says whose operators' address this is; nil, if
+// there is none.
+func (e *examination) running(ctx context.Context) *running {
+	content, err := e.AskStatus(ctx)
 	var said running
 	if err != nil || json.Unmarshal(content, &said) != nil || said.Version == "" {
 		return nil

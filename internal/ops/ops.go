@@ -95,6 +95,19 @@ func (s *Server) NotReady(why string) { s.tokens.Store(why) }
 // they can.
 func (s *Server) NotAdministering(why string) { s.tenants.Store(why) }
 
+// Hindrances says which calls cannot be answered, and why, a sentence each; none, if
+// all can.
+func (s *Server) Hindrances() (all []string) {
+	tokens, tenants := s.tokens.Load().(string), s.tenants.Load().(string)
+	if tokens != "" {
+		all = append(all, tokens)
+	}
+	if tenants != "" && tenants != tokens {
+		all = append(all, "administrators are not served: "+tenants)
+	}
+	return all
+}
+
 // Serve serves on l until Close.
 func (s *Server) Serve(l net.Listener) error {
 	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {

@@ -26,16 +26,3 @@ func wantsHTML(r *http.Request) bool {
 	}
 	return false
 }
-
-// Hindrances says which calls cannot be answered, and why, a sentence each; none, if
-// all can.
-func (s *Server) Hindrances() (all []string) {
-	tokens, tenants := s.tokens.Load().(string), s.tenants.Load().(string)
-	if tokens != "" {
-		all = append(all, tokens)
-	}
-	if tenants != "" && tenants != tokens {
-		all = append(all, "administrators are not served: "+tenants)
-	}
-	return all
-}

@@ -29,11 +29,7 @@ func (m settingMetrics) Describe(ch chan<- *prometheus.Desc) { ch <- staleDesc }
 // Collect sends the metric, of every setting.
 func (m settingMetrics) Collect(ch chan<- prometheus.Metric) {
 	for setting, stale := range m.stale() {
-		value := 0.0
-		if stale {
-			value = 1
-		}
-		ch <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, value, setting)
+		ch <- prometheus.MustNewConstMetric(staleDesc, prometheus.GaugeValue, truth(stale), setting)
 	}
 }
 

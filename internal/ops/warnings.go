@@ -95,10 +95,7 @@ func (w *RedisWarnings) Describe(ch chan<- *prometheus.Desc) { ch <- warningsDes
 func (w *RedisWarnings) Collect(ch chan<- prometheus.Metric) {
 	texts := *w.texts.Load()
 	for _, kind := range w.kinds {
-		value := 0.0
-		if _, is := texts[kind]; is {
-			value = 1
-		}
-		ch <- prometheus.MustNewConstMetric(warningsDesc, prometheus.GaugeValue, value, kind)
+		_, is := texts[kind]
+		ch <- prometheus.MustNewConstMetric(warningsDesc, prometheus.GaugeValue, truth(is), kind)
 	}
 }

@@ -159,14 +159,11 @@ func lookAt(ctx context.Context, client *redis.Client) (Server, error) {
 		}
 	}
 	said, err := client.Info(ctx, "server", "replication").Result()
+	if err == nil && !strings.Contains(said, "redis_version:") {
+		said, err = client.Info(ctx).Result() // Before 7.0, INFO takes one section.
+	}
 	if err != nil && !refused(err) {
 		return s, err
-	}
-	if strings.Count(said, "redis_version:") == 0 && err == nil {
-		said, err = client.Info(ctx).Result() // Before 7.0, INFO takes one section.
-		if err != nil && !refused(err) {
-			return s, err
-		}
 	}
 	info := fields(said)
 	s.Version, s.Replica = info["redis_version"], info["role"] == "slave"

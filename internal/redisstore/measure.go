@@ -29,24 +29,11 @@ const otherCommand = "other"
 // that goes.
 var commands = []string{"exists", "get", "hget", "hmget", "hscan", "scan", "zcard", "zcount", "zrange", "zrangebylex", "zrem", "xadd", "xrange", "xrevrange", "waitaof", "info", "config"}
 
-// scripts maps each script, and its digest, which is sent in place of it where
-// Redis knows it, to its name.
-var scripts = func() map[string]string {
-	names := map[string]string{}
-	for name, source := range map[string]string{
-		"load": loadSource, "save": countSource + saveSource, "fail": countSource + failSource, "overview": overviewSource, "admit": admitSource, "lease": leaseSource, "release": releaseSource, "swap": swapSource,
-		"restore": restoreSource, "reseal": resealSource, "reseal_tenants": resealTenantsSource, "place": placeSource, "attend": attendSource, "replicas": replicasSource,
-	} {
-		names[source], names[redis.NewScript(source).Hash()] = name, name
-	}
-	return names
-}()
-
 // Commands returns the names that commands are told by, in the order of the
 // alphabet. A script has its own.
 func Commands() []string {
 	names := append(slices.Clone(commands), otherCommand)
-	for _, name := range scripts {
+	for _, name := range scriptNames {
 		names = append(names, name)
 	}
 	slices.Sort(names)
@@ -58,13 +45,10 @@ func nameOf(cmd redis.Cmder) string {
 	switch name := cmd.Name(); {
 	case name == "xread":
 		return ""
-	case (name == "evalsha" || name == "eval") && len(cmd.Args()) > 1:
-		script, _ := cmd.Args()[1].(string)
-		return cmp.Or(scripts[script], otherCommand)
 	case slices.Contains(commands, name):
 		return name
 	default:
-		return otherCommand
+		return cmp.Or(scriptOf(cmd), otherCommand)
 	}
 }
 

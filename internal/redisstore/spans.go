@@ -81,13 +81,3 @@ func kindOf(err error) string {
 		return "connection"
 	}
 }
-
-// scriptOf returns the name of the script that a command runs; empty: none.
-func scriptOf(cmd redis.Cmder) string {
-	args := cmd.Args()
-	if !strings.HasPrefix(cmd.Name(), "eval") || len(args) < 2 {
-		return ""
-	}
-	said, _ := args[1].(string)
-	return scripts[said]
-}

@@ -34,6 +34,9 @@ func TestSpans(t *testing.T) {
 		if _, _, err := f.Load(ctx, k); err != nil {
 			t.Fatal(err)
 		}
+		if err := f.SaveFailure(ctx, k, newFailure(token.Unavailable, time.Minute)); err != nil {
+			t.Fatal(err)
+		}
 		if err := f.Ping(ctx); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +56,7 @@ func TestSpans(t *testing.T) {
 				}
 			}
 		}
-		for _, want := range []string{"EVALSHA save", "XADD", "EVALSHA load", "EXISTS"} {
+		for _, want := range []string{"EVALSHA save", "XADD", "EVALSHA load", "EVALSHA fail", "EXISTS"} {
 			if !names[want] {
 				t.Errorf("there is no span %q, but %v", want, names)
 			}

@@ -7,7 +7,6 @@ package redisstore
 import (
 	"context"
 	"crypto/rand"
-	_ "embed"
 	"errors"
 	"log/slog"
 	"sync/atomic"
@@ -125,53 +124,3 @@ func (s *Store) exchangesKey(k token.Key) string {
 	return s.prefix + "exchanges:{" + k.Digest() + "}" // hash :: hour.outcome → how many
 }
 func (s *Store) leaseKey(k token.Key) string { return s.prefix + "lease:{" + k.Digest() + "}" }
-
-// The scripts run whole or not at all, and nothing else runs meanwhile.
-var (
-	//go:embed scripts/load.lua
-	loadSource string
-	//go:embed scripts/count.lua
-	countSource string
-	//go:embed scripts/save.lua
-	saveSource string
-	//go:embed scripts/fail.lua
-	failSource string
-	//go:embed scripts/overview.lua
-	overviewSource string
-	//go:embed scripts/admit.lua
-	admitSource string
-	//go:embed scripts/lease.lua
-	leaseSource string
-	//go:embed scripts/release.lua
-	releaseSource string
-	//go:embed scripts/swap.lua
-	swapSource string
-	//go:embed scripts/restore.lua
-	restoreSource string
-	//go:embed scripts/place.lua
-	placeSource string
-	//go:embed scripts/reseal.lua
-	resealSource string
-	//go:embed scripts/reseal_tenants.lua
-	resealTenantsSource string
-	//go:embed scripts/attend.lua
-	attendSource string
-	//go:embed scripts/replicas.lua
-	replicasSource string
-
-	loadScript    = redis.NewScript(loadSource)
-	saveScript    = redis.NewScript(countSource + saveSource)
-	failScript    = redis.NewScript(countSource + failSource)
-	admitScript   = redis.NewScript(admitSource)
-	leaseScript   = redis.NewScript(leaseSource)
-	releaseScript = redis.NewScript(releaseSource)
-	swapScript    = redis.NewScript(swapSource)
-	restoreScript = redis.NewScript(restoreSource)
-	placeScript   = redis.NewScript(placeSource)
-
-	resealScript        = redis.NewScript(resealSource)
-	resealTenantsScript = redis.NewScript(resealTenantsSource)
-	overviewScript      = redis.NewScript(overviewSource)
-	attendScript        = redis.NewScript(attendSource)
-	replicasScript      = redis.NewScript(replicasSource)
-)

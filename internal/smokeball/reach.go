@@ -10,8 +10,8 @@ import (
 
 // Reached is what a token endpoint has answered.
 type Reached struct {
-	// Endpoint is its URL.
-	Endpoint string
+	// Host is its host, with the port if its URL has one.
+	Host string
 	// Status is that of HTTP. Cognito answers 404 or 405 to what asks for no token.
 	Status int
 	// Ahead is how far the clock of whoever answered is before this machine's, by its
@@ -27,16 +27,17 @@ type Reached struct {
 func (i *Issuer) Reach(ctx context.Context, p Place) (Reached, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	r := Reached{Endpoint: i.TokenEndpoint(&tenant.Tenant{Region: p.Region, Environment: p.Environment})}
-	req, err := http.NewRequestWithContext(ctx, http.MethodHead, r.Endpoint, nil)
+	endpoint := i.TokenEndpoint(&tenant.Tenant{Region: p.Region, Environment: p.Environment})
+	req, err := http.NewRequestWithContext(ctx, http.MethodHead, endpoint, nil)
 	if err != nil {
-		return r, err
+		return Reached{}, unreachable(endpoint, err)
 	}
+	r := Reached{Host: req.URL.Host}
 	req.Header.Set("User-Agent", "tokenbroker")
 	asked := time.Now()
 	resp, err := i.client.Do(req)
 	if err != nil {
-		return r, unreachable(req.URL.Host, err)
+		return r, unreachable(r.Host, err)
 	}
 	_ = resp.Body.Close()
 	r.Status = resp.StatusCode

@@ -3,6 +3,7 @@ package statuspage
 import (
 	"cmp"
 	"context"
+	"html/template"
 	"iter"
 	"net/url"
 	"slices"
@@ -22,7 +23,7 @@ const (
 
 // content is what is on the page.
 type content struct {
-	Style             any // template.CSS
+	Style             template.CSS
 	Version           string
 	Title             string
 	Refresh           bool
@@ -53,7 +54,7 @@ type content struct {
 // gather puts together what a viewer sees.
 func (p *Page) gather(ctx context.Context, v *viewer, q query) *content {
 	began := time.Now()
-	c := &content{Style: css(), Version: p.config.Version, Query: q.part, Refresh: q.refresh, ShowTroubles: q.trouble, Made: at(began)}
+	c := &content{Style: template.CSS(style), Version: p.config.Version, Query: q.part, Refresh: q.refresh, ShowTroubles: q.trouble, Made: at(began)}
 	c.Home = query{refresh: q.refresh}.link()
 	c.AllTroubles = query{refresh: q.refresh, trouble: true}.link()
 	other := q

@@ -80,7 +80,7 @@ const (
 type Page struct {
 	config Config
 	views  chan struct{} // one for each that is being made
-	some   *rate.Limiter // of the audit log's records of strangers, and of who comes too fast
+	some   *rate.Limiter // of the audit log's records of strangers, and of who comes too fast: a few tell that somebody tries
 }
 
 // New returns a page.

@@ -2,16 +2,12 @@ package statuspage
 
 import (
 	"fmt"
-	"html/template"
 	"strconv"
 	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
 )
-
-// css returns the style as it stands between its tags.
-func css() template.CSS { return template.CSS(style) }
 
 // stamp is a moment, as it is said and as it was. The zero stamp is none.
 type stamp struct{ Said, Exact string }

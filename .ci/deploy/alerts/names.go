@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"regexp"
 	"slices"
@@ -40,14 +39,9 @@ func metrics(expr string) []string {
 // number says whether a word is the exponent or the like of a number.
 func number(w string) bool { return w == "e" || w == "Inf" || w == "NaN" }
 
-// readTable returns the names of metrics in the table, by whether they are there; nil
-// if there is no table.
+// readTable returns the names of metrics in the table, by whether they are there.
 func readTable(path string) (map[string]bool, error) {
 	content, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		fmt.Fprintf(os.Stderr, "there is no %s: names of metrics are not looked up\n", path)
-		return nil, nil
-	}
 	if err != nil {
 		return nil, err
 	}
@@ -64,9 +58,6 @@ func readTable(path string) (map[string]bool, error) {
 // named returns an error for each query that names a metric which is neither known,
 // nor recorded, nor Prometheus's own.
 func named(queries []query, known map[string]bool, recorded []string) error {
-	if known == nil {
-		return nil
-	}
 	var found []error
 	for _, q := range queries {
 		for _, name := range metrics(q.expr) {

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"sync"
 	"testing"
-	"time"
 
 	collectorpb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
@@ -91,18 +90,6 @@ func (c *Collector) Spans() []Span {
 		}
 	}
 	return all
-}
-
-// Await waits until it has a span with this name, and returns the first.
-func (c *Collector) Await(t testing.TB, name string) Span {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if s := c.Named(name); len(s) > 0 {
-			return s[0]
-		}
-	}
-	t.Fatalf("no span %q within 20 s", name)
-	return Span{}
 }
 
 // Named returns the spans with a name.
