@@ -81,16 +81,17 @@ func newService(c serviceConfig) (*service, error) {
 	warnings := ops.NewRedisWarnings(redisstore.WarningKinds(), c.look, c.log)
 	secrets := ops.NewSecretAges(c.store.SecretAges, c.log)
 	metrics.MustRegister(warnings, secrets)
+	redis := pageRedis{c.store, warnings}
 	var operators *ops.Server
 	page := statuspage.Config{
-		Version: version, Registry: registry, Stats: tokens.Stats, Redis: pageRedis{c.store, warnings}, Audit: c.audit, Logger: c.log,
+		Version: version, Registry: registry, Stats: tokens.Stats, Redis: redis, Audit: c.audit, Logger: c.log,
 		Hindrances: func() []string { return operators.Hindrances() },
 	}
 	if c.callers != nil { // Else everybody would be an administrator, on this machine or not.
 		page.Guard, page.Certificates = guard, certificates
 	}
 	operators = ops.NewServer(ops.Config{
-		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: warnings, Page: statuspage.New(page), Logger: c.log, LogLevel: c.logLevel,
+		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: redis.Warnings, Page: statuspage.New(page), Logger: c.log, LogLevel: c.logLevel,
 	})
 	return &service{
 		serviceConfig: c, broker: tokens, guard: guard, registry: registry, api: api, ops: operators,
