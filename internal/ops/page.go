@@ -32,10 +32,14 @@ func wantsHTML(r *http.Request) bool {
 func (s *Server) Hindrances() (all []string) {
 	tokens, tenants := s.tokens.Load().(string), s.tenants.Load().(string)
 	if tokens != "" {
-		all = append(all, tokens)
+		all = append(all, "not ready: "+tokens)
 	}
-	if tenants != "" && tenants != tokens {
-		all = append(all, "administrators are not served: "+tenants)
+	switch {
+	case tenants == "", tenants == tokens:
+	case tokens == "":
+		all = append(all, "ready, but serves no administrators: "+tenants)
+	default:
+		all = append(all, "serves no administrators: "+tenants)
 	}
 	return all
 }
