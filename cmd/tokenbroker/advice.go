@@ -9,7 +9,7 @@ var reasonAdvice = map[string]string{
 	"ETAG_MISMATCH":        `look at it with "tokenbroker tenants get", and repeat the change with its etag`,
 	"TENANT_UNREADABLE":    `compare the server's keyset with that of the others ("tokenbroker keyset show"), or delete the tenant and create it anew`,
 	"REGISTRY_LOST":        `restore it with "tokenbroker tenants import"`,
-	"STORE_UNAVAILABLE":    `a change may have been made all the same: read the tenant to know. The server's log says what is wrong with Redis`,
+	"STORE_UNAVAILABLE":    `the server's log, and "tokenbroker doctor" there, say what is wrong with Redis. If this was a change, it may have been made all the same: read the tenant to know`,
 	"AUDIT_UNAVAILABLE":    "the server's log says what is wrong with its audit log",
 	"UNAUTHENTICATED":      "show a certificate (--cert-file, --key-file) or a token (--jwt-file) that the server takes, and that has not expired",
 	"NOT_ALLOWED":          `a rule must allow it: "tokenbroker access explain" on the server says which there are`,

@@ -95,7 +95,7 @@ func (c *connection) explained(err error) error {
 		case codes.Unavailable:
 			advice = connectionAdvice(s.Message(), c.Addr)
 		case codes.DeadlineExceeded:
-			advice = "a change may have been made all the same: read the tenant to know. --timeout waits longer"
+			advice = "--timeout waits longer. If this was a change, it may have been made all the same: read the tenant to know"
 		}
 	}
 	if advice != "" {

@@ -35,7 +35,8 @@ var quickened = map[string]struct{ rule, test string }{
 	"TokenBrokerClientSecretOld": {"> 31536000", "> 65"}, // It is read every minute: not before the first time, and gone with the second.
 	"TokenBrokerChangesNotHeard": {"> 60", "> 3"},        // It is half a second where all is well.
 	"TokenBrokerRedisAway":       {"> 60", "> 3"},        // The same.
-	"TokenBrokerBoughtTooOften":  {"+ 100", "+ 1"},       // In 15 seconds in place of an hour.
+	// In 15 seconds in place of an hour.
+	"TokenBrokerBoughtTooOften": {"+ 2 * (max(tokenbroker_client_secret_age_seconds_count) or vector(0)) + 100", "+ 1"},
 }
 
 // rulesFile returns the rules as they are shipped.

@@ -85,7 +85,7 @@ func newService(c serviceConfig) (*service, error) {
 		return nil, err
 	}
 	s.ops = ops.NewServer(ops.Config{
-		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: s.warnings, Page: s.page(), Logger: c.log, LogLevel: c.logLevel,
+		Version: version, Metrics: metrics, PingRedis: c.store.Ping, Warnings: pageRedis{c.store, s.warnings}.Warnings, Page: s.page(), Logger: c.log, LogLevel: c.logLevel,
 	})
 	return s, nil
 }

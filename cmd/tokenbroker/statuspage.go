@@ -23,14 +23,24 @@ func (s *service) page() *statuspage.Page {
 	return statuspage.New(c)
 }
 
-// pageRedis is what the status page shows of Redis.
+// pageRedis is what /status shows of Redis, to people and to scripts.
 type pageRedis struct {
 	*redisstore.Store
 	warnings *ops.RedisWarnings
 }
 
-// Warnings says what is wrong with it.
-func (r pageRedis) Warnings() []string { return r.warnings.Sentences() }
+// registryLost says on the status page what /metrics calls tokenbroker_registry_lost.
+const registryLost = "The registry of tenants is gone from Redis, or is another than before. Tenants in memory are served; others are not. " +
+	"Restart no replica, and register nobody: restore it with \"tokenbroker tenants import\"."
+
+// Warnings says what is lost of it, and what is wrong with it.
+func (r pageRedis) Warnings() []string {
+	warnings := r.warnings.Sentences()
+	if r.Store.Stats().RegistryLost {
+		warnings = append([]string{registryLost}, warnings...)
+	}
+	return warnings
+}
 
 // Replicas returns those that were heard of.
 func (r pageRedis) Replicas(ctx context.Context) ([]statuspage.Replica, int, error) {

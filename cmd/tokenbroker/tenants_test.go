@@ -159,6 +159,15 @@ func TestReplicasServeThroughALossAndAllTenantsAfterTheImport(t *testing.T) {
 		return !slices.ContainsFunc(replicas, func(p *process) bool { return !strings.Contains(p.log.String(), says) })
 	}
 	until(t, "told of the loss", func() bool { return all("the registry of tenants is gone from redis") })
+	status := func(lost bool) {
+		t.Helper()
+		for n, p := range replicas {
+			if got := p.get("/status"); strings.Contains(got, "The registry of tenants is gone") != lost {
+				t.Errorf("status of replica %d: %s", n, got)
+			}
+		}
+	}
+	status(true)
 	wantHeld("after the loss")
 	if _, err := get(t.Context(), conns[1], "never-asked"); err == nil {
 		t.Error("a tenant that is nowhere is served")
@@ -178,6 +187,7 @@ func TestReplicasServeThroughALossAndAllTenantsAfterTheImport(t *testing.T) {
 		}
 	}
 	until(t, "told that the registry is back", func() bool { return all("the registry of tenants is back") })
+	status(false)
 	wantHeld("in the end")
 	wantVerb(t, "imported 0, already there 4, different and left 0, unreadable 0", importing(redis, keyset, file)...)
 	// The secrets came back too: the one before is tried when the new one is refused.

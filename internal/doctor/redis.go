@@ -236,7 +236,7 @@ func (e *examination) registry(ctx context.Context, r *report) {
 		return
 	case !state.There:
 		r.warn(`If there was one, restore it with "tokenbroker tenants import FILE"; if not, the first "tokenbroker tenants create" begins it.`,
-			"there is no registry in Redis under the prefix %s: nobody was ever registered, or Redis came back empty", e.Settings.RedisPrefix)
+			"there is no registry in Redis under the prefix %q: nobody was ever registered, or Redis came back empty", e.Settings.RedisPrefix)
 		return
 	}
 	tenants, err := e.tenants()

@@ -26,8 +26,9 @@ type Config struct {
 	Metrics *prometheus.Registry
 	// PingRedis returns nil if Redis answers.
 	PingRedis func(context.Context) error
-	// Warnings is what /status says is wrong with Redis; nil: nothing is.
-	Warnings *RedisWarnings
+	// Warnings returns what /status says is wrong with Redis, a sentence each; nil:
+	// nothing is.
+	Warnings func() []string
 	// Page is what /status shows to people, who may not all see it; nil: JSON, as to
 	// scripts.
 	Page http.Handler
@@ -100,10 +101,14 @@ func (s *Server) NotAdministering(why string) { s.tenants.Store(why) }
 func (s *Server) Hindrances() (all []string) {
 	tokens, tenants := s.tokens.Load().(string), s.tenants.Load().(string)
 	if tokens != "" {
-		all = append(all, tokens)
+		all = append(all, "not ready: "+tokens)
 	}
-	if tenants != "" && tenants != tokens {
-		all = append(all, "administrators are not served: "+tenants)
+	switch {
+	case tenants == "", tenants == tokens:
+	case tokens == "":
+		all = append(all, "ready, but serves no administrators: "+tenants)
+	default:
+		all = append(all, "serves no administrators: "+tenants)
 	}
 	return all
 }
@@ -149,7 +154,7 @@ func (s *Server) status(w http.ResponseWriter, r *http.Request) {
 		status.Redis = "out of reach"
 	}
 	if s.config.Warnings != nil {
-		status.Warnings = s.config.Warnings.Sentences()
+		status.Warnings = s.config.Warnings()
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(status)

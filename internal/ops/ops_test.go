@@ -40,7 +40,7 @@ func newOffice(t *testing.T) *office {
 		func(context.Context) (map[string]string, error) { return *o.wrong.Load(), nil }, slog.New(slog.DiscardHandler))
 	metrics.MustRegister(o.warnings)
 	o.server = ops.NewServer(ops.Config{
-		Version: "v1.2.3", Metrics: metrics, Logger: slog.New(slog.DiscardHandler), Warnings: o.warnings,
+		Version: "v1.2.3", Metrics: metrics, Logger: slog.New(slog.DiscardHandler), Warnings: o.warnings.Sentences,
 		PingRedis: func(ctx context.Context) error {
 			if _, bounded := ctx.Deadline(); !bounded {
 				t.Error("Redis may take as long as it likes")

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -49,7 +50,22 @@ func TestStatusIsAPageToThoseWhoReadHTML(t *testing.T) {
 			t.Errorf("%q: %s, %v", accept, got, resp.Header)
 		}
 	}
-	if why := server.Hindrances(); len(why) == 0 || !strings.HasPrefix(why[0], "starting") {
+	if why := server.Hindrances(); len(why) == 0 || !strings.HasPrefix(why[0], "not ready: starting") {
 		t.Errorf("at first: %q", why)
+	}
+	for _, test := range []struct {
+		tokens, tenants string
+		want            []string
+	}{
+		{"", "", nil},
+		{"Redis is away", "Redis is away", []string{"not ready: Redis is away"}},
+		{"", "Redis is away", []string{"ready, but serves no administrators: Redis is away"}},
+		{"deaf", "Redis is away", []string{"not ready: deaf", "serves no administrators: Redis is away"}},
+	} {
+		server.NotReady(test.tokens)
+		server.NotAdministering(test.tenants)
+		if got := server.Hindrances(); !slices.Equal(got, test.want) {
+			t.Errorf("%+v: %q", test, got)
+		}
 	}
 }

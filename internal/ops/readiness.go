@@ -3,6 +3,7 @@ package ops
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 )
@@ -47,7 +48,9 @@ func (r Readiness) Watch(ctx context.Context) {
 		var reasons []string
 		var behind error
 		note := func(why string, err error) {
-			reasons = append(reasons, why)
+			if !slices.Contains(reasons, why) { // What has to hold always may be a condition of starting, too.
+				reasons = append(reasons, why)
+			}
 			if behind == nil {
 				behind = err
 			}

@@ -48,6 +48,7 @@ func TestReadinessIsOfTheConditionsAndNotOfMoments(t *testing.T) {
 			{"the same is not said again", "away", "another", "", 10 * time.Second, nil},
 			{"then the second", "", "another", "", 2 * time.Second, []string{"another"}},
 			{"while starting there is no patience", "", "another", "deaf", 2 * time.Second, []string{"another; deaf"}},
+			{"what is said twice is one reason", "", "deaf", "deaf", 2 * time.Second, []string{"deaf"}},
 			{"and all must hold", "", "", "", 2 * time.Second, []string{""}},
 			{"what held once is not looked at again", "away", "another", "", time.Minute, nil},
 			{"a moment is nothing", "", "", "deaf", 4 * time.Second, nil},

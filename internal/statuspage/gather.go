@@ -186,7 +186,7 @@ func (p *Page) health(redis error, took time.Duration) []chip {
 	var chips []chip
 	hindrances := p.config.Hindrances()
 	for _, why := range hindrances {
-		chips = append(chips, chip{Of: "This replica", Says: "not ready: " + clip(why), State: bad})
+		chips = append(chips, chip{Of: "This replica", Says: clip(why), State: bad})
 	}
 	if len(hindrances) == 0 {
 		chips = append(chips, chip{Of: "This replica", Says: "ready", State: good})

@@ -267,7 +267,7 @@ func TestARecordThatCannotBeOpened(t *testing.T) {
 func TestTheReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, func(c *statuspage.Config, _ *house) {
-			c.Hindrances = func() []string { return []string{"the audit log <cannot> be written"} }
+			c.Hindrances = func() []string { return []string{"not ready: the audit log <cannot> be written"} }
 		})
 		wants(t, h.see(t, "/status"), "None has been heard of yet.", "■</i> <b>This replica</b> <span>not ready: the audit log &lt;cannot&gt; be written")
 		h.redis.replicas = []statuspage.Replica{
