@@ -1,6 +1,7 @@
 // Package redisstore keeps everything that replicas share in Redis: tenants,
-// tokens, remembered failures, leases, the budget of exchanges, and the stream of
-// changes. Tenants, tokens and failures are sealed for the key they are stored
+// tokens, remembered failures, leases, the budget of exchanges, the stream of
+// changes, and, for people to look at, how many exchanges there were and which replicas
+// there are. Tenants, tokens and failures are sealed for the key they are stored
 // under. It is the only room that knows Redis.
 package redisstore
 

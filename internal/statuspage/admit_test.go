@@ -65,12 +65,9 @@ type street struct {
 
 func newStreet(t *testing.T) *street {
 	t.Helper()
-	s := &street{authority: accesstest.NewAuthority(t), tokens: accesstest.NewTokenIssuer(t, "https://idp.example", "key")}
+	tokens, verifier := newIDP(t)
+	s := &street{authority: accesstest.NewAuthority(t), tokens: tokens}
 	s.log, s.records = auditFile(t)
-	verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
-	if err := verifier.SetKeys(s.tokens.JWKS()); err != nil {
-		t.Fatal(err)
-	}
 	certificates := &access.Certificates{}
 	server := s.authority.Issue("server", nil)
 	if err := errors.Join(certificates.SetServer(server.PEM, server.KeyPEM), certificates.SetAuthorities(s.authority.PEM())); err != nil {
@@ -91,6 +88,17 @@ func newStreet(t *testing.T) *street {
 	s.server.Start()
 	t.Cleanup(s.server.Close)
 	return s
+}
+
+// newIDP returns who issues bearer tokens, and what the page knows them by.
+func newIDP(t *testing.T) (*accesstest.TokenIssuer, *access.Tokens) {
+	t.Helper()
+	tokens := accesstest.NewTokenIssuer(t, "https://idp.example", "key")
+	verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
+	if err := verifier.SetKeys(tokens.JWKS()); err != nil {
+		t.Fatal(err)
+	}
+	return tokens, verifier
 }
 
 // bearer returns a token of somebody.
@@ -213,11 +221,7 @@ func TestWhoSeesWhichTenants(t *testing.T) {
 // Troubles are the tenants' too.
 func TestWhoSeesWhichTroubles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tokens := accesstest.NewTokenIssuer(t, "https://idp.example", "key")
-		verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
-		if err := verifier.SetKeys(tokens.JWKS()); err != nil {
-			t.Fatal(err)
-		}
+		tokens, verifier := newIDP(t)
 		h := newHouse(t, func(c *statuspage.Config, h *house) { c.Guard = guardOf(t, verifier, h.broker, rules) })
 		h.register(t, "acme-one", "acme-two", "globex-one", "globex-two")
 		synctest.Wait()
@@ -263,11 +267,7 @@ func (b *brief) ListTenants(ctx context.Context, after string, limit int) ([]*te
 // A list is of Redis or of memory, and not of both.
 func TestRedisGoesAwayInTheMiddleOfAList(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tokens := accesstest.NewTokenIssuer(t, "https://idp.example", "key")
-		verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
-		if err := verifier.SetKeys(tokens.JWKS()); err != nil {
-			t.Fatal(err)
-		}
+		tokens, verifier := newIDP(t)
 		h := newHouse(t, func(c *statuspage.Config, h *house) {
 			c.Guard, c.Registry = guardOf(t, verifier, h.broker, rules), broker.NewRegistry(h.broker, &brief{Records: h.Store})
 		})

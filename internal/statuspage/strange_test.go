@@ -8,8 +8,6 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"smokeball.internal/tokenbroker/internal/access"
-	"smokeball.internal/tokenbroker/internal/access/accesstest"
 	"smokeball.internal/tokenbroker/internal/broker"
 	"smokeball.internal/tokenbroker/internal/broker/brokertest"
 	"smokeball.internal/tokenbroker/internal/secret"
@@ -60,11 +58,7 @@ func TestIDsThatAreNone(t *testing.T) {
 // see any of them.
 func TestTheTroubleOfTenantsThatShareACredential(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		tokens := accesstest.NewTokenIssuer(t, "https://idp.example", "key")
-		verifier := access.NewTokens("https://idp.example", []string{"tokenbroker"}, nil)
-		if err := verifier.SetKeys(tokens.JWKS()); err != nil {
-			t.Fatal(err)
-		}
+		tokens, verifier := newIDP(t)
 		h := newHouse(t, func(c *statuspage.Config, h *house) {
 			c.Guard = guardOf(t, verifier, h.broker, `rules:
 - {name: acme, principals: ["jwt:acme"], roles: [tenant.viewer], tenants: [acme]}
