@@ -134,10 +134,11 @@ func TestTracesOffAndAway(t *testing.T) {
 		p := startProgram(t, binary, []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + collector.Addr}, serveArgs(redis, keyset, issuer, args...)...).ready()
 		conn := p.connect()
 		register(t, conn, issuer, "acme", time.Hour)
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		for n := range 3000 {
-			if _, err := pb.NewTokenServiceClient(conn).GetToken(sampled(ctx, n+1), &pb.GetTokenRequest{Tenant: "tenants/acme"}); err != nil {
+		for n := range 3000 { // More than the exporter's queue holds.
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			_, err := pb.NewTokenServiceClient(conn).GetToken(sampled(ctx, n+1), &pb.GetTokenRequest{Tenant: "tenants/acme"})
+			cancel()
+			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
 		}
