@@ -1,0 +1,213 @@
+package bench_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/access/accesstest"
+	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
+	"smokeball.internal/tokenbroker/internal/simulator"
+)
+
+// scene is what is measured and what that needs: certificates, Redis, an issuer.
+type scene struct {
+	dir          string
+	redis        *redistest.Server
+	issuer       *simulator.Simulator
+	issuerURL    string
+	server, user files
+	binary       string
+}
+
+const (
+	principal = "spiffe://bench.example/caller"
+	rules     = `rules:
+  - {name: registers, principals: ["` + principal + `"], roles: [tenant.admin], tenants: ["*"]}
+  - {name: reads, principals: ["` + principal + `"], roles: [token.reader], tenants: ["*"]}
+`
+)
+
+func newScene(t *testing.T) *scene {
+	t.Helper()
+	s := &scene{dir: t.TempDir(), redis: redistest.Start(t, "--appendonly", "yes"), issuer: simulator.New()}
+	server := httptest.NewServer(s.issuer)
+	t.Cleanup(func() { s.issuer.Close(); server.Close() })
+	s.issuerURL = server.URL
+	authority := accesstest.NewAuthority(t)
+	ca := s.write(t, "ca.pem", authority.PEM())
+	pair := func(name string, c accesstest.Certificate) files {
+		return files{CA: ca, Cert: s.write(t, name+".pem", c.PEM), Key: s.write(t, name+"-key.pem", c.KeyPEM)}
+	}
+	s.server = pair("server", authority.Issue("127.0.0.1", nil))
+	s.user = pair("user", authority.Issue("caller", accesstest.SPIFFE(principal)))
+	s.write(t, "access.yaml", []byte(rules))
+	s.binary = filepath.Join(s.dir, "tokenbroker")
+	s.command(t, "go", "build", "-trimpath", "-buildvcs=false", "-o", s.binary, "smokeball.internal/tokenbroker/cmd/tokenbroker")
+	s.command(t, s.binary, "keyset", "new", s.path("keyset.json"))
+	return s
+}
+
+func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *scene) write(t *testing.T, name string, content []byte) string {
+	t.Helper()
+	if err := os.WriteFile(s.path(name), content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return s.path(name)
+}
+
+func (s *scene) command(t *testing.T, name string, args ...string) {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v: %s", name, err, out)
+	}
+}
+
+// contender is a server that is measured.
+type contender struct {
+	name    string
+	process *os.Process
+	api     string
+	metrics string // host and port of Prometheus metrics
+	user    files
+}
+
+// contenders starts all of them; the broker is the first.
+func (s *scene) contenders(t *testing.T) []contender {
+	t.Helper()
+	broker := s.startBroker(t)
+	response := s.register(t, broker)
+	own := func(name, what string, server, user files, redisURL string) contender {
+		order, err := json.Marshal(serverOrder{Files: server, Response: response, Redis: redisURL})
+		if err != nil {
+			t.Fatal(err)
+		}
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(self)
+		cmd.Env = append(os.Environ(), role+"="+what)
+		cmd.Stdin = strings.NewReader(string(order))
+		c := contender{name: name, user: user}
+		c.process = startAndRead(t, cmd, false, func(line string) bool {
+			_, err := fmt.Sscan(line, &c.api, &c.metrics)
+			return err == nil
+		})
+		return c
+	}
+	return []contender{
+		broker,
+		own("bare gRPC, mTLS", "bare", s.server, s.user, ""),
+		own("bare gRPC, plain text", "bare", files{}, files{}, ""),
+		own("a GET of Redis per call, mTLS", "naive", s.server, s.user, s.redis.URL()),
+	}
+}
+
+// startBroker starts a replica with all that production has on.
+func (s *scene) startBroker(t *testing.T, args ...string) contender {
+	t.Helper()
+	cmd := exec.Command(s.binary, append([]string{
+		"serve", "--grpc-addr=127.0.0.1:0", "--ops-addr=127.0.0.1:0", "--redis-url=" + s.redis.URL(), "--keyset-file=" + s.path("keyset.json"),
+		"--tls-cert-file=" + s.server.Cert, "--tls-key-file=" + s.server.Key, "--client-ca-file=" + s.server.CA,
+		"--access-file=" + s.path("access.yaml"), "--audit=file:" + s.path("audit.log"),
+		"--issuer-override=us/production=" + s.issuerURL + "/us/production/oauth2/token"}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	c := contender{name: "tokenbroker", user: s.user}
+	c.process = startAndRead(t, cmd, true, func(line string) bool {
+		var record struct{ Msg, GRPC, Ops string }
+		if json.Unmarshal([]byte(line), &record) != nil || record.Msg != "serving" {
+			return false
+		}
+		c.api, c.metrics = record.GRPC, record.Ops
+		return true
+	})
+	return c
+}
+
+// startAndRead starts a process that the end of the test ends, and gives its lines to
+// found until that has what it wants.
+func startAndRead(t *testing.T, cmd *exec.Cmd, ofStderr bool, found func(line string) bool) *os.Process {
+	t.Helper()
+	pipe, err := cmd.StdoutPipe()
+	if ofStderr {
+		pipe, err = cmd.StderrPipe()
+	} else {
+		cmd.Stderr = os.Stderr
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready, ended := make(chan bool, 1), make(chan struct{})
+	go func() {
+		defer close(ended)
+		waiting := true
+		for lines := bufio.NewScanner(pipe); lines.Scan(); {
+			if waiting && found(lines.Text()) {
+				waiting = false
+				ready <- true
+			}
+		}
+		_ = cmd.Wait()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			_ = cmd.Process.Kill()
+			<-ended
+		}
+	})
+	select {
+	case <-ready:
+	case <-ended:
+		t.Fatalf("%v has ended", cmd.Args)
+	case <-time.After(20 * time.Second):
+		t.Fatalf("%v does not serve", cmd.Args)
+	}
+	return cmd.Process
+}
+
+// register registers the tenant acme, and returns what its callers are answered.
+func (s *scene) register(t *testing.T, broker contender) []byte {
+	t.Helper()
+	s.issuer.SetClient(simulator.Client{Endpoint: "us/production", ID: "client-acme", Secrets: []string{"secret"}, Scopes: []string{"matters/read"}, ExpiresIn: 24 * time.Hour})
+	conn, err := s.user.dial(broker.api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_, err = pb.NewTenantServiceClient(conn).CreateTenant(t.Context(), &pb.CreateTenantRequest{TenantId: "acme", Tenant: &pb.Tenant{
+		Region: pb.Region_REGION_US, ClientId: "client-acme", ClientSecret: "secret", ApiKey: "key-of-acme"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := pb.NewTokenServiceClient(conn).GetToken(t.Context(), &pb.GetTokenRequest{Tenant: "tenants/acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := proto.Marshal(response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
