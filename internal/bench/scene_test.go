@@ -36,6 +36,8 @@ const (
 	rules     = `rules:
   - {name: registers, principals: ["` + principal + `"], roles: [tenant.admin], tenants: ["*"]}
   - {name: reads, principals: ["` + principal + `"], roles: [token.reader], tenants: ["*"]}
+limits:
+  - {principals: ["` + principal + `"], calls_per_second: 1000000, open_calls: 100000, connections: 10000}
 `
 )
 
