@@ -32,11 +32,11 @@ type entry struct {
 }
 
 // entry returns the entry for a credential, and makes it if there is none.
-func (b *Broker) entry(s *subject, c token.Credential, digest string) *entry {
+func (b *Broker) entry(s *subject, c *token.Credential, digest string) *entry {
 	v, ok := b.entries.Load(digest)
 	if !ok {
 		v, _ = b.entries.LoadOrStore(digest, &entry{
-			digest: digest, key: c.Key(), credential: c, woken: make(chan struct{}, 1),
+			digest: digest, key: c.Key(), credential: *c, woken: make(chan struct{}, 1),
 		})
 	}
 	e := v.(*entry)

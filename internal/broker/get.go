@@ -21,17 +21,19 @@ type Answer struct {
 	APIKey secret.Text
 }
 
+// wish is what a caller wants of a token.
+type wish struct {
+	atLeast  time.Duration // that it lives for
+	another  bool          // than the one with the id rejected
+	rejected string        // empty: whichever is held
+}
+
 // Get returns a token of the tenant for these scopes (none: the registered ones)
-// that lives for at least atLeast. A token that is held is the answer at once;
+// that lives for at least atLeast. A token that is held is the answer at once, and
+// without an allocation if the scopes are the registered ones;
 // if it is due, it is replaced behind the caller's back.
-func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast time.Duration) (*Answer, error) {
-	return b.answer(ctx, id, scopes, func(ctx context.Context, e *entry) (*token.Token, error) {
-		t, held, err := b.get(ctx, e, atLeast)
-		if held {
-			b.stats.fromMemory.Add(1)
-		}
-		return t, err
-	})
+func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast time.Duration) (Answer, error) {
+	return b.counted(b.answer(ctx, id, scopes, wish{atLeast: atLeast}))
 }
 
 // Refresh returns another token than the one with the id rejected (empty:
@@ -39,10 +41,17 @@ func (b *Broker) Get(ctx context.Context, id string, scopes []string, atLeast ti
 // already, that is the answer; else one is bought for all who ask. A token that has
 // itself replaced a rejected one is not replaced within its RefreshInterval:
 // *TooSoonError.
-func (b *Broker) Refresh(ctx context.Context, id string, scopes []string, rejected string) (*Answer, error) {
-	return b.answer(ctx, id, scopes, func(ctx context.Context, e *entry) (*token.Token, error) {
-		return b.refresh(ctx, e, rejected)
-	})
+func (b *Broker) Refresh(ctx context.Context, id string, scopes []string, rejected string) (Answer, error) {
+	return b.counted(b.answer(ctx, id, scopes, wish{another: true, rejected: rejected}))
+}
+
+// counted counts an answer whose token was in memory; the others were counted when
+// they were waited for.
+func (b *Broker) counted(a Answer, held bool, err error) (Answer, error) {
+	if held {
+		b.stats.fromMemory.Add(1)
+	}
+	return a, err
 }
 
 // Labels returns a tenant's labels: as they are in memory, where changes are heard
@@ -59,52 +68,50 @@ func (b *Broker) Labels(ctx context.Context, id string, fresh bool) (map[string]
 	return s.tenant.Labels, nil
 }
 
-// answer finds the entry that the tenant and scopes mean, and has find find a
-// token for it. What it comes to counts only for the tenant as it is registered
-// by then: it may have been disabled while the call waited. And before a refusal
-// of credentials is passed on, the registry itself is read.
-func (b *Broker) answer(ctx context.Context, id string, scopes []string, find func(context.Context, *entry) (*token.Token, error)) (*Answer, error) {
+// answer finds the entry that the tenant and scopes mean, and a token for it; held
+// says that it was in memory. What it comes to counts only for the tenant as it is
+// registered by then: it may have been disabled while the call waited. And before a
+// refusal of credentials is passed on, the registry itself is read.
+func (b *Broker) answer(ctx context.Context, id string, scopes []string, w wish) (a Answer, held bool, err error) {
 	s, err := b.subject(ctx, id)
 	if err != nil {
-		return nil, err
+		return Answer{}, false, err
 	}
 	for {
-		t, err := b.find(ctx, s, scopes, find)
+		t, held, err := b.find(ctx, s, scopes, w)
 		lookUp := b.subject
-		var f *token.Failure
-		switch {
-		case errors.As(err, &f) && f.Class.Permanent():
+		if err != nil {
+			if f, failed := errors.AsType[*token.Failure](err); !failed || !f.Class.Permanent() {
+				return Answer{}, false, err
+			}
 			lookUp = b.reload
-		case err != nil:
-			return nil, err
 		}
 		now, lookUpErr := lookUp(ctx, id)
 		switch {
 		case lookUpErr != nil && !isOutage(lookUpErr):
-			return nil, lookUpErr
+			return Answer{}, false, lookUpErr
 		case lookUpErr == nil && now.tenant.Etag != s.tenant.Etag:
 			s = now
 		case err != nil:
-			return nil, err
+			return Answer{}, false, err
 		default:
-			return &Answer{t, s.apiBaseURL, s.tenant.APIKey}, nil
+			return Answer{t, s.apiBaseURL, s.tenant.APIKey}, held, nil
 		}
 	}
 }
 
-func (b *Broker) find(ctx context.Context, s *subject, scopes []string, find func(context.Context, *entry) (*token.Token, error)) (*token.Token, error) {
+func (b *Broker) find(ctx context.Context, s *subject, scopes []string, w wish) (t *token.Token, held bool, err error) {
 	if s.tenant.Disabled {
-		return nil, ErrDisabled
+		return nil, false, ErrDisabled
 	}
-	c, digest, err := s.credentialFor(scopes)
+	e, err := b.entryFor(s, scopes)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	e, err := b.admit(s, c, digest)
-	if err != nil {
-		return nil, err
+	if w.another {
+		return b.refresh(ctx, e, w.rejected)
 	}
-	return find(ctx, e)
+	return b.get(ctx, e, w.atLeast)
 }
 
 // get is the rule of Get for one key. held says that the token was in memory;
@@ -135,7 +142,7 @@ func (b *Broker) get(ctx context.Context, e *entry, atLeast time.Duration) (t *t
 			return nil, false, f
 		}
 		e.used.Store(true) // So that the entry is not dropped meanwhile.
-		t, err := b.join(ctx, e, o)
+		t, err = b.join(ctx, e, o)
 		if err != nil {
 			return nil, false, err
 		}
@@ -153,30 +160,25 @@ func tooMuch(t *token.Token, atLeast time.Duration) bool {
 	return atLeast > 0 && atLeast > t.Lifetime()-t.RefreshInterval()
 }
 
-// refresh is the rule of Refresh for one key.
-func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (*token.Token, error) {
+// refresh is the rule of Refresh for one key; held is as that of get.
+func (b *Broker) refresh(ctx context.Context, e *entry, rejected string) (t *token.Token, held bool, err error) {
 	now := time.Now()
-	held := e.usable(now, 0)
-	if held != nil && held.ID != rejected && rejected != "" {
-		b.stats.fromMemory.Add(1)
-		return held, nil
+	t = e.usable(now, 0)
+	if t != nil && t.ID != rejected && rejected != "" {
+		return t, true, nil
 	}
-	if held == nil {
-		t, inMemory, err := b.get(ctx, e, 0)
-		if err != nil || t.ID != rejected {
-			if inMemory { // Since a moment ago.
-				b.stats.fromMemory.Add(1)
-			}
-			return t, err
+	if t == nil {
+		if t, held, err = b.get(ctx, e, 0); err != nil || t.ID != rejected {
+			return t, held, err // Held since a moment ago.
 		}
-		held = t
 	}
 	if f := e.failure.Load(); f.Holds(now) {
-		return nil, f
+		return nil, false, f
 	}
 	// A new token that is rejected too is not cured by another.
-	if age, interval := now.Sub(held.Issued), held.RefreshInterval(); held.Replaced != "" && age < interval {
-		return nil, &TooSoonError{interval - age}
+	if age, interval := now.Sub(t.Issued), t.RefreshInterval(); t.Replaced != "" && age < interval {
+		return nil, false, &TooSoonError{interval - age}
 	}
-	return b.join(ctx, e, order{replaces: held.ID, forced: true})
+	t, err = b.join(ctx, e, order{replaces: t.ID, forced: true})
+	return t, false, err
 }

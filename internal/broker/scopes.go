@@ -19,14 +19,24 @@ type scopeSets struct {
 	digests map[string]bool // :: key digest → true, some of which no longer count
 }
 
-// admit returns the entry for scopes that a caller has named, or
-// ErrTooManyScopeSets. A set counts for as long as there is an entry for it: until
+// entryFor returns the entry for scopes; none are the registered ones. The error is
+// ErrScopeNotRegistered, or ErrTooManyScopeSets for those that a caller has named. A
+// set counts for as long as there is an entry for it: until
 // its token has expired unused, or a refusal of it is forgotten. It is this
 // replica's count. What is served already is served without a lock, and the
 // registered scopes always are.
-func (b *Broker) admit(s *subject, c token.Credential, digest string) (*entry, error) {
+func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
+	if len(scopes) == 0 {
+		return b.entry(s, &s.credential, s.digest), nil
+	}
+	if !s.tenant.Admits(scopes) {
+		return nil, ErrScopeNotRegistered
+	}
+	c := s.credential
+	c.Scopes = token.CanonicalScopes(scopes)
+	digest := c.Key().Digest()
 	if digest == s.digest {
-		return b.entry(s, c, digest), nil
+		return b.entry(s, &c, digest), nil
 	}
 	if v, ok := b.entries.Load(digest); ok && v.(*entry).askedBy(s) {
 		b.asks(s, v.(*entry))
@@ -45,7 +55,7 @@ func (b *Broker) admit(s *subject, c token.Credential, digest string) (*entry, e
 		return nil, ErrTooManyScopeSets
 	}
 	named.digests[digest] = true
-	return b.entry(s, c, digest), nil
+	return b.entry(s, &c, digest), nil
 }
 
 // counts says whether there is an entry with this digest that the tenant has asked

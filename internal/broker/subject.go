@@ -144,20 +144,6 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	return s, nil
 }
 
-// credentialFor returns the credential and the digest of its key for scopes; nil
-// scopes are the registered ones.
-func (s *subject) credentialFor(scopes []string) (token.Credential, string, error) {
-	if len(scopes) == 0 {
-		return s.credential, s.digest, nil
-	}
-	if !s.tenant.Admits(scopes) {
-		return token.Credential{}, "", ErrScopeNotRegistered
-	}
-	c := s.credential
-	c.Scopes = token.CanonicalScopes(scopes)
-	return c, c.Key().Digest(), nil
-}
-
 // fallback returns the credential with the secret before this one, if it may
 // still be tried at now.
 func (s *subject) fallback(c token.Credential, now time.Time) (token.Credential, bool) {

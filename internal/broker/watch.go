@@ -4,8 +4,6 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // Watch follows what Get answers for one tenant and set of scopes. It is for one
@@ -39,14 +37,11 @@ func (w *Watch) Next(ctx context.Context) (a *Answer, news bool, err error) {
 		return nil, false, err
 	}
 	changed := w.bell.listen() // Before looking: what changes meanwhile is heard.
-	var held bool
-	a, err = w.broker.answer(ctx, w.id, w.scopes, func(ctx context.Context, e *entry) (t *token.Token, err error) {
-		t, held, err = w.broker.get(ctx, e, 0)
-		return t, err
-	})
+	found, held, err := w.broker.answer(ctx, w.id, w.scopes, wish{})
 	if err != nil {
 		return nil, false, err
 	}
+	a = &found
 	news = w.last == nil || !w.last.same(a)
 	if news && held {
 		w.broker.stats.fromMemory.Add(1)

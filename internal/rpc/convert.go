@@ -56,7 +56,7 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 }
 
 // tokenToProto is the one place where an access token and an API key leave.
-func tokenToProto(a *broker.Answer, now time.Time) *pb.Token {
+func tokenToProto(a broker.Answer, now time.Time) *pb.Token {
 	return &pb.Token{
 		AccessToken: a.Token.AccessToken.Reveal(),
 		TokenType:   "Bearer",

@@ -55,7 +55,7 @@ func (s *tokenService) WatchToken(req *pb.WatchTokenRequest, stream grpc.ServerS
 		resp := &pb.WatchTokenResponse{}
 		switch {
 		case news:
-			resp.Token = tokenToProto(a, time.Now())
+			resp.Token = tokenToProto(*a, time.Now())
 		case a != nil: // The tenant may be another, and this caller's no more.
 			if err := callOf(ctx).standing(); err != nil {
 				return err
