@@ -121,7 +121,7 @@ func (g *Grants) decide(q *Query, labels map[string]string, known bool) Decision
 	}
 	nearest := Decision{Reason: NoTenant}
 	exact, wild := g.exact[q.Tenant], g.wild
-	if !validID(q.Tenant) {
+	if !ValidID(q.Tenant) {
 		wild = nil // What is no tenant is not one of all tenants.
 	}
 	for len(exact) > 0 || len(wild) > 0 {

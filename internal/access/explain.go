@@ -25,13 +25,13 @@ func (p *Policy) Explain(name string, q Query, labels map[string]string) (Decisi
 		return Decision{}, "", fmt.Errorf("method %s is none of %s", quote(q.Method), strings.Join(methodNames[:], ", "))
 	case method == listTenants && q.Tenant != "":
 		return Decision{}, "", errors.New("ListTenants is about no tenant: the caller sees those of which it may GetTenant")
-	case method != listTenants && !validID(q.Tenant):
+	case method != listTenants && !ValidID(q.Tenant):
 		return Decision{}, "", fmt.Errorf("tenant %s: want the id of one tenant", quote(q.Tenant))
 	case method&tokenMethods == 0 && len(q.Scopes) > 0:
 		return Decision{}, "", fmt.Errorf("%s has no scopes", q.Method)
 	}
 	for _, s := range q.Scopes {
-		if !validScope(s) {
+		if !ValidScope(s) {
 			return Decision{}, "", fmt.Errorf("scope %s is none", quote(s))
 		}
 	}

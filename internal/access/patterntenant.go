@@ -9,8 +9,8 @@ import (
 // maxID is the length of the longest tenant id, which is a DNS label.
 const maxID = 63
 
-// validID says whether id can be that of a tenant, by the rules of the API.
-func validID(id string) bool {
+// ValidID says whether id can be that of a tenant, by the rules of the API.
+func ValidID(id string) bool {
 	return likeID(id) && strings.IndexByte(id, '*') < 0
 }
 
@@ -38,9 +38,9 @@ func parseTenant(text string) (pattern, error) {
 	return newPattern(text, "", ""), nil
 }
 
-// validScope says whether s is one scope: a scope-token of RFC 6749, section 3.3,
+// ValidScope says whether s is one scope: a scope-token of RFC 6749, section 3.3,
 // of the length that the API allows.
-func validScope(s string) bool {
+func ValidScope(s string) bool {
 	for i := range len(s) {
 		if c := s[i]; c <= ' ' || c > '~' || c == '"' || c == '\\' {
 			return false
@@ -57,7 +57,7 @@ func parseScope(text string) (pattern, error) {
 		return pattern{}, errors.New("is no bound: leave scopes out, or write */* for every scope that has one slash")
 	case strings.Contains(text, "**"):
 		return pattern{}, errDeep
-	case !validScope(text):
+	case !ValidScope(text):
 		return pattern{}, errors.New("must be 1 to 256 visible ASCII characters without space, quote or backslash")
 	}
 	return newPattern(text, "", "/"), nil

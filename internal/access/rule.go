@@ -51,7 +51,7 @@ func (r *rule) covers(scopes []string) bool {
 		return true
 	}
 	for _, s := range scopes {
-		if !validScope(s) || !matchAny(r.scopes, s) { // "a b" would be two.
+		if !ValidScope(s) || !matchAny(r.scopes, s) { // "a b" would be two.
 			return false
 		}
 	}

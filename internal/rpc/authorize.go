@@ -18,37 +18,21 @@ type authorizer struct {
 	log   *slog.Logger
 }
 
-// open has the call count as open until it is answered.
-func (a authorizer) open(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	c := callOf(ctx)
-	if !c.claim() {
-		return nil, toStatus(ctx, a.log, "", context.Canceled)
-	}
-	defer c.caller.Close()
-	return handler(ctx, req)
-}
-
-// unary lets only that pass which a rule allows. The request is valid by now.
-func (a authorizer) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	c := callOf(ctx)
-	err := a.decide(ctx, c, info.FullMethod)
-	if err != nil {
-		return nil, toStatus(ctx, a.log, c.tenant, err)
-	}
-	return handler(ctx, req)
-}
-
-func (a authorizer) decide(ctx context.Context, c *call, method string) (err error) {
+// may says, by a status, if no rule allows a call. Its request is valid by now.
+func (a authorizer) may(ctx context.Context, c *call, method string) error {
 	if isHealth(method) {
 		return nil // For everyone who is known.
 	}
 	name, known := access.MethodNamed(method)
-	if !known {
-		return access.ErrNotAllowed
+	err := access.ErrNotAllowed
+	if known {
+		// Who may list at all is shown by the handler what it may see.
+		c.rule, err = a.guard.Decide(ctx, c.caller, access.Query{Method: name, Tenant: tenantID(c.tenant), Scopes: c.scopes})
 	}
-	// Who may list at all is shown by the handler what it may see.
-	c.rule, err = a.guard.Decide(ctx, c.caller, access.Query{Method: name, Tenant: tenantID(c.tenant), Scopes: c.scopes})
-	return err
+	if err != nil {
+		return toStatus(ctx, a.log, c.tenant, err)
+	}
+	return nil
 }
 
 // hold lets a stream go on, and have a message, only while its caller may have it.
@@ -101,8 +85,7 @@ func isHealth(method string) bool {
 }
 
 // name notes the tenant and scopes, valid by now, that a call is about.
-func name(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	c := callOf(ctx)
+func (c *call) name(req any) {
 	switch r := req.(type) {
 	case interface{ GetTenant() string }:
 		c.tenant = r.GetTenant()
@@ -116,5 +99,4 @@ func name(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.Un
 	if r, ok := req.(interface{ GetScopes() []string }); ok {
 		c.scopes = r.GetScopes()
 	}
-	return handler(ctx, req)
 }

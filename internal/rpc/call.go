@@ -2,27 +2,29 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"log/slog"
+	"math/rand/v2"
+	"slices"
 	"strings"
-	"time"
 
+	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
-	"google.golang.org/grpc/tap"
 
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
 )
 
-// call is what is known of a call beside its request. It is written by those on
-// its way, one after the other.
+// call is the context of a call, and what is known of it beside its request. It is
+// written by those on its way, one after the other.
 type call struct {
+	context.Context // of the stream that the call is to gRPC
+
 	id     string // names the request in the log, the audit log and errors
 	caller *access.Caller
 	peer   string
@@ -30,16 +32,19 @@ type call struct {
 	scopes []string // asked for; the same
 	rule   string   // that allows it
 	begun  bool     // a change, and it is recorded that it begins
-	// claim makes whoever calls it close the call (access.Caller.Close) in place of
-	// the end of its context; false: that was quicker.
-	claim func() bool
 	// standing says, by a status, whether the caller may not have the stream any more.
 	standing func() error
-	// refusal is why the call goes no further than to the first interceptor; nil: it does.
-	refusal error
 }
 
 type callKey struct{}
+
+// Value implements context.Context.
+func (c *call) Value(key any) any {
+	if key == (callKey{}) {
+		return c
+	}
+	return c.Context.Value(key)
+}
 
 // callOf returns what is known of the call that ctx is of.
 func callOf(ctx context.Context) *call {
@@ -48,7 +53,7 @@ func callOf(ctx context.Context) *call {
 }
 
 // entrance is where calls come in: before their messages are read, so that those
-// of nobody, and those that are too many, cost next to nothing.
+// of nobody, and those that are too many, cost little.
 type entrance struct {
 	guard   *access.Guard
 	audit   *audit.Log
@@ -67,10 +72,50 @@ func newEntrance(c Config) (*entrance, error) {
 	return e, c.Metrics.Register(e.refused)
 }
 
-// admit implements tap.ServerInHandle. It runs on the connection's own goroutine,
-// and waits for nothing.
-func (e *entrance) admit(ctx context.Context, info *tap.Info) (context.Context, error) {
-	c := &call{id: requestID(info.Header.Get("x-request-id"))}
+// registrar is the server as services are registered with it: each call comes in by
+// the entrance.
+type registrar struct {
+	*grpc.Server
+	*entrance
+}
+
+// RegisterService implements grpc.ServiceRegistrar. It sees to unary methods; streams
+// have an interceptor for it, which for unary calls would be too late: the generated
+// code reads the message first.
+func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
+	entered := *desc
+	entered.Methods = slices.Clone(desc.Methods)
+	for i := range entered.Methods {
+		handler, method := desc.Methods[i].Handler, "/"+desc.ServiceName+"/"+desc.Methods[i].MethodName
+		entered.Methods[i].Handler = func(srv any, ctx context.Context, read func(any) error, way grpc.UnaryServerInterceptor) (any, error) {
+			c, err := r.admit(ctx, method)
+			if err != nil {
+				return nil, err
+			}
+			defer c.caller.Close()
+			return handler(srv, c, read, way)
+		}
+	}
+	r.Server.RegisterService(&entered, implementation)
+}
+
+// stream has streams come in, those of methods that there are not among them.
+func (e *entrance) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	c, err := e.admit(stream.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	defer c.caller.Close()
+	if srv == nil { // There is no such method, and nothing more to be done.
+		return unknown(nil, stream)
+	}
+	return handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: c})
+}
+
+// admit makes a call of what comes, or refuses it, by its headers and its connection
+// alone. It waits for nothing. A call that it returns is open: its caller's Close is to be called.
+func (e *entrance) admit(ctx context.Context, method string) (*call, error) {
+	c := &call{Context: ctx, id: requestID(metadata.ValueFromIncomingContext(ctx, "x-request-id"))}
 	var g *guest
 	if p, ok := peer.FromContext(ctx); ok {
 		if g, ok = p.AuthInfo.(*guest); ok {
@@ -79,57 +124,24 @@ func (e *entrance) admit(ctx context.Context, info *tap.Info) (context.Context, 
 			c.peer = p.Addr.String()
 		}
 	}
-	if err := e.identify(c, g, info); err != nil {
-		err = e.refuse(ctx, c, info.FullMethodName, err)
-		if g != nil && g.caller != nil && len(info.Header.Get("authorization")) > 0 {
-			return turnAway(ctx, c, err), nil
-		}
-		if g != nil {
+	authorization := metadata.ValueFromIncomingContext(ctx, "authorization")
+	if err := e.identify(c, g, authorization, method); err != nil {
+		// A connection with a certificate whose calls have tokens is a proxy's, and has
+		// the calls of others on it, too.
+		if proxy := g != nil && g.caller != nil && len(authorization) > 0; g != nil && !proxy {
 			g.refused()
 		}
-		return ctx, err
+		return nil, e.refuse(c, method, err)
 	}
-	// Its message may never come, and then nobody has it.
-	c.claim = context.AfterFunc(ctx, c.caller.Close)
-	return context.WithValue(ctx, callKey{}, c), nil
+	return c, nil
 }
 
-// How long the message of a call is waited for that is turned away.
-const refusalPatience = time.Second
-
-// turnAway has a call refused when its message is there, or soon. So nothing of it
-// stays, and its connection need not be closed after so many of them (see endings):
-// a connection with a certificate whose calls have tokens is a proxy's, and has the calls of
-// others on it, too.
-func turnAway(ctx context.Context, c *call, err error) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, refusalPatience)
-	context.AfterFunc(ctx, cancel)
-	c.refusal = err
-	return context.WithValue(ctx, callKey{}, c)
-}
-
-// turnedAway ends a call that the entrance has refused.
-func turnedAway(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if err := callOf(ctx).refusal; err != nil {
-		return nil, err
-	}
-	return handler(ctx, req)
-}
-
-// streamTurnedAway is turnedAway for a stream.
-func streamTurnedAway(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if err := callOf(stream.Context()).refusal; err != nil {
-		return err
-	}
-	return handler(srv, stream)
-}
-
-func (e *entrance) identify(c *call, g *guest, info *tap.Info) (err error) {
+func (e *entrance) identify(c *call, g *guest, authorization []string, method string) (err error) {
 	var connected *access.Caller
 	if g != nil {
 		connected = g.caller
 	}
-	if c.caller, err = e.guard.Identify(connected, info.Header.Get("authorization")); err != nil {
+	if c.caller, err = e.guard.Identify(connected, authorization); err != nil {
 		return err
 	}
 	if g != nil {
@@ -137,16 +149,16 @@ func (e *entrance) identify(c *call, g *guest, info *tap.Info) (err error) {
 			return err
 		}
 	}
-	method, _ := access.MethodNamed(info.FullMethodName)
-	if err := e.guard.Admit(c.caller, method); err != nil {
+	name, _ := access.MethodNamed(method)
+	if err := e.guard.Admit(c.caller, name); err != nil {
 		return err
 	}
 	return c.caller.Open()
 }
 
 // refuse makes the status of a call that does not get in, and notes it.
-func (e *entrance) refuse(ctx context.Context, c *call, method string, err error) error {
-	err = toStatus(ctx, e.log, "", err)
+func (e *entrance) refuse(c *call, method string, err error) error {
+	err = toStatus(c, e.log, "", err)
 	reason := reasonOf(err)
 	e.refused.WithLabelValues(reason).Inc()
 	if e.some.Allow() {
@@ -173,9 +185,12 @@ func requestID(given []string) string {
 	if len(given) == 1 && given[0] != "" && len(given[0]) <= most && !strings.ContainsFunc(given[0], notOfRequestID) {
 		return given[0]
 	}
-	var b [8]byte
-	_, _ = rand.Read(b[:]) // Never fails, see crypto/rand.
-	return hex.EncodeToString(b[:])
+	var id [16]byte // Told from others, and no secret.
+	const digits = "0123456789abcdef"
+	for i, n := 0, rand.Uint64(); i < len(id); i, n = i+1, n>>4 {
+		id[i] = digits[n&15]
+	}
+	return string(id[:])
 }
 
 func notOfRequestID(r rune) bool {

@@ -19,18 +19,11 @@ import (
 // are for debugging.
 type callLog struct{ log *slog.Logger }
 
-func (l callLog) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	began := time.Now()
-	resp, err := handler(ctx, req)
-	l.finished(ctx, info.FullMethod, began, err)
-	return resp, err
-}
-
 func (l callLog) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	began := time.Now()
 	err := handler(srv, stream)
 	// That is how streams end.
-	l.finished(stream.Context(), info.FullMethod, began, err, codes.Canceled, codes.Unavailable)
+	l.finished(stream.Context(), callOf(stream.Context()), info.FullMethod, began, err, codes.Canceled, codes.Unavailable)
 	return err
 }
 
@@ -38,7 +31,7 @@ func (l callLog) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServ
 // among usual went well.
 //
 //nolint:sloglint // The fields have the names that go-grpc-middleware gave them, which queries know.
-func (l callLog) finished(ctx context.Context, method string, began time.Time, err error, usual ...codes.Code) {
+func (l callLog) finished(ctx context.Context, c *call, method string, began time.Time, err error, usual ...codes.Code) {
 	code := status.Code(err)
 	level := levelOf(code)
 	if code == codes.OK || slices.Contains(usual, code) {
@@ -50,7 +43,6 @@ func (l callLog) finished(ctx context.Context, method string, began time.Time, e
 	if !l.log.Enabled(ctx, level) {
 		return
 	}
-	c := callOf(ctx)
 	service, name, _ := strings.Cut(strings.TrimPrefix(method, "/"), "/")
 	attrs := make([]slog.Attr, 0, 11)
 	attrs = append(attrs,

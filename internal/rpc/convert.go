@@ -55,19 +55,32 @@ func timestamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
-// tokenToProto is the one place where an access token and an API key leave.
+// tokenToProto is the one place where an access token and an API key leave. It is one
+// piece of memory, since it is made for each call.
 func tokenToProto(a broker.Answer, now time.Time) *pb.Token {
-	return &pb.Token{
-		AccessToken: a.Token.AccessToken.Reveal(),
-		TokenType:   "Bearer",
-		TokenId:     a.Token.ID,
-		Scopes:      a.Token.Scopes,
-		IssueTime:   timestamppb.New(a.Token.Issued),
-		ExpireTime:  timestamppb.New(a.Token.Expires),
-		Remaining:   durationpb.New(max(0, a.Token.Expires.Sub(now))),
-		ApiBaseUrl:  a.APIBaseURL,
-		ApiKey:      a.APIKey.Reveal(),
-	}
+	t := &struct {
+		token          pb.Token
+		issued, expire timestamppb.Timestamp
+		remaining      durationpb.Duration
+	}{}
+	t.token.AccessToken = a.Token.AccessToken.Reveal()
+	t.token.TokenType = "Bearer"
+	t.token.TokenId = a.Token.ID
+	t.token.Scopes = a.Token.Scopes
+	t.token.IssueTime = at(&t.issued, a.Token.Issued)
+	t.token.ExpireTime = at(&t.expire, a.Token.Expires)
+	left := max(0, a.Token.Expires.Sub(now))
+	t.remaining.Seconds, t.remaining.Nanos = int64(left/time.Second), int32(left%time.Second)
+	t.token.Remaining = &t.remaining
+	t.token.ApiBaseUrl = a.APIBaseURL
+	t.token.ApiKey = a.APIKey.Reveal()
+	return &t.token
+}
+
+// at sets a timestamp, as timestamppb.New does.
+func at(p *timestamppb.Timestamp, t time.Time) *timestamppb.Timestamp {
+	p.Seconds, p.Nanos = t.Unix(), int32(t.Nanosecond())
+	return p
 }
 
 // tenantToProto leaves out what is input only.

@@ -110,7 +110,7 @@ func (g *guest) known(guard *access.Guard, c *access.Caller) error {
 var errCrowded = errors.New("there are too many connections on which nobody is known, and this one was among them")
 
 // Refused calls that a connection may have, while nobody is known on it and after
-// that. Each leaves something behind until the connection ends, see endings.
+// that. Who is refused that often does not listen, and coming again slows it down.
 const (
 	maxStrangersRefusals = 100
 	maxRefusals          = 1000

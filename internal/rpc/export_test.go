@@ -3,6 +3,7 @@ package rpc
 import (
 	"net"
 
+	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 	"smokeball.internal/tokenbroker/internal/access"
 )
 
@@ -17,3 +18,6 @@ func (c *Crowd) Enter(conn net.Conn) (known func(*access.Guard, *access.Caller) 
 
 // MaxStrangers is how many there may be.
 const MaxStrangers = maxStrangers
+
+// KeepsRules is the short way through the rules.
+func KeepsRules(r *pb.GetTokenRequest) bool { return keepsRules(r) }

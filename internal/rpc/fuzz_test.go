@@ -8,8 +8,10 @@ import (
 	"buf.build/go/protovalidate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
+	"smokeball.internal/tokenbroker/internal/rpc"
 )
 
 // FuzzTenantName holds the rules of the API to what an id is: a DNS label (RFC 1034 section 3.5), in lower case. Ids
@@ -53,6 +55,36 @@ func isLabel(id string) bool {
 		}
 	}
 	return id != "" && len(id) <= 63
+}
+
+// FuzzKeepsRules holds the short way of a GetToken through the rules to the rules
+// themselves: it lets nothing pass that they refuse, and nothing take the long way
+// but what they refuse.
+func FuzzKeepsRules(f *testing.F) {
+	for _, scope := range []string{"", "a", "matters/read", "a b", `a"b`, `a\b`, "a~", "a\x7f", "é", strings.Repeat("a", 256), strings.Repeat("a", 257)} {
+		f.Add("tenants/acme", scope, 2, int64(0), int32(0))
+	}
+	for _, name := range []string{"", "acme", "tenants/", "tenants/a-", "tenants/A", "tenant/a", "tenants/a/b", "tenants/*", "tenants/" + strings.Repeat("a", 63), "tenants/" + strings.Repeat("a", 64)} {
+		f.Add(name, "", 0, int64(1), int32(0))
+	}
+	for _, d := range [][2]int64{{0, 1}, {-1, 0}, {0, -1}, {1, -1}, {86400, 0}, {86400, 1}, {86399, 999_999_999}, {86399, 1_000_000_000}, {1 << 62, 0}, {-1 << 63, 1}} {
+		f.Add("tenants/acme", "a", 1, d[0], int32(d[1]))
+	}
+	f.Add("tenants/acme", "a", 50, int64(0), int32(0))
+	f.Add("tenants/acme", "a", 51, int64(0), int32(0))
+	f.Fuzz(func(t *testing.T, name, scope string, scopes int, seconds int64, nanos int32) {
+		r := &pb.GetTokenRequest{Tenant: name}
+		for range min(max(scopes, 0), 60) {
+			r.Scopes = append(r.Scopes, scope)
+		}
+		if seconds != 0 || nanos != 0 {
+			r.MinRemaining = &durationpb.Duration{Seconds: seconds, Nanos: nanos}
+		}
+		// What is no duration is left to the handler to say.
+		if err := protovalidate.Validate(r); rpc.KeepsRules(r) != (err == nil) && (err != nil || r.GetMinRemaining().CheckValid() == nil) {
+			t.Errorf("%v: by the short way %t, by the rules %v", r, rpc.KeepsRules(r), err)
+		}
+	})
 }
 
 // A page token that nobody was given is refused as such, or names a place in the

@@ -1,7 +1,6 @@
 package rpc
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -71,20 +70,15 @@ func typeOf(m grpc.MethodInfo) string {
 	}
 }
 
-func (all callMetrics) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	m, known := all[info.FullMethod]
-	if !known {
-		return handler(ctx, req)
+// begin counts a call that begins, with its request. finished is to be called of
+// what it returns, which may be nil.
+func (all callMetrics) begin(method string) *methodMetrics {
+	m := all[method]
+	if m != nil {
+		m.started.Inc()
+		m.received.Inc()
 	}
-	m.started.Inc()
-	m.received.Inc()
-	began := time.Now()
-	resp, err := handler(ctx, req)
-	if err == nil {
-		m.sent.Inc()
-	}
-	m.finished(began, err)
-	return resp, err
+	return m
 }
 
 func (all callMetrics) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
@@ -95,11 +89,22 @@ func (all callMetrics) stream(srv any, stream grpc.ServerStream, info *grpc.Stre
 	m.started.Inc()
 	began := time.Now()
 	err := handler(srv, counted{stream, m})
-	m.finished(began, err)
+	m.ended(began, err)
 	return err
 }
 
+// finished counts a unary call that has come to err.
 func (m *methodMetrics) finished(began time.Time, err error) {
+	if m == nil {
+		return
+	}
+	if err == nil {
+		m.sent.Inc()
+	}
+	m.ended(began, err)
+}
+
+func (m *methodMetrics) ended(began time.Time, err error) {
 	code := status.Code(err)
 	if int(code) >= len(m.handled) {
 		code = codes.Unknown

@@ -46,13 +46,12 @@ func eventOf(req any) string {
 	return ""
 }
 
-// unary records what has become of a call. If nothing can be recorded, a token is
-// not given where Config.Audit is strict; a change has been made by then, and its begin recorded.
-func (r recorder) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	resp, err := handler(ctx, req)
-	c := callOf(ctx)
+// unary records what has become of a call, and returns that. If nothing can be
+// recorded, a token is not given where Config.Audit is strict; a change has been made
+// by then, and its begin recorded.
+func (r recorder) unary(ctx context.Context, c *call, method string, req, resp any, err error) (any, error) {
 	if event := eventOf(req); event != "" {
-		record := c.record(info.FullMethod)
+		record := c.record(method)
 		record.Event = event
 		record.Outcome, record.Code, record.Reason = outcomeOf(err)
 		if t, ok := resp.(interface{ GetToken() *pb.Token }); ok && err == nil {
@@ -122,17 +121,17 @@ func (s recorded) SendMsg(m any) error {
 }
 
 // begin records a change before it is made; if that cannot be done, it is not made.
-func (r recorder) begin(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	if eventOf(req) == eventChange {
-		c := callOf(ctx)
-		record := c.record(info.FullMethod)
-		record.Event, record.Phase, record.Fields, record.Outcome = eventChange, "begin", fieldsOf(req), "allowed"
-		if err := r.audit.Change(ctx, record); err != nil {
-			return nil, toStatus(ctx, r.log, c.tenant, err)
-		}
-		c.begun = true
+func (r recorder) begin(ctx context.Context, c *call, method string, req any) error {
+	if eventOf(req) != eventChange {
+		return nil
 	}
-	return handler(ctx, req)
+	record := c.record(method)
+	record.Event, record.Phase, record.Fields, record.Outcome = eventChange, "begin", fieldsOf(req), "allowed"
+	if err := r.audit.Change(ctx, record); err != nil {
+		return toStatus(ctx, r.log, c.tenant, err)
+	}
+	c.begun = true
+	return nil
 }
 
 func outcomeOf(err error) (outcome, code, reason string) {

@@ -13,10 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	"google.golang.org/grpc/status"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 	"smokeball.internal/tokenbroker/internal/access"
@@ -83,17 +85,16 @@ func NewServer(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rules of the API: %w", err)
 	}
-	metrics := callMetrics{}
 	entrance, err := newEntrance(c)
 	if err != nil {
 		return nil, fmt.Errorf("metrics of the server: %w", err)
 	}
+	way := newWay(c, validator)
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
-		grpc.InTapHandle(entrance.admit),
-		grpc.StatsHandler(endings{}),
-		grpc.ChainUnaryInterceptor(unaryChain(c, metrics, validator)...),
-		grpc.ChainStreamInterceptor(streamChain(c, streams, metrics, validator)...),
+		grpc.UnaryInterceptor(way.unary),
+		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{entrance.stream}, way.streams(c.Logger, streams)...)...),
+		grpc.UnknownServiceHandler(unknown), // So that who asks for it comes in by the entrance, too.
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxHeaderListSize(maxHeader),
@@ -113,18 +114,24 @@ func NewServer(c Config) (*Server, error) {
 		options = append(options, grpc.Creds(newDoor(c.Certificates, c.Guard, c.Logger)))
 	}
 	s := &Server{grpc.NewServer(options...), health.NewServer(), endStreams}
-	pb.RegisterTokenServiceServer(s.server, &tokenService{broker: c.Broker, log: c.Logger})
-	pb.RegisterTenantServiceServer(s.server, &tenantService{registry: c.Registry, guard: c.Guard, log: c.Logger})
-	healthpb.RegisterHealthServer(s.server, s.health)
-	reflection.Register(s.server)
+	services := registrar{s.server, entrance}
+	pb.RegisterTokenServiceServer(services, &tokenService{broker: c.Broker, log: c.Logger})
+	pb.RegisterTenantServiceServer(services, &tenantService{registry: c.Registry, guard: c.Guard, log: c.Logger})
+	healthpb.RegisterHealthServer(services, s.health)
+	reflection.Register(services)
 	if c.Metrics != nil {
-		if err := metrics.measure(s.server, c.Metrics); err != nil {
+		if err := way.metrics.measure(s.server, c.Metrics); err != nil {
 			return nil, err
 		}
 	}
 	s.SetServing(false)
 	s.SetAdministering(false)
 	return s, nil
+}
+
+// unknown answers calls of methods that there are not.
+func unknown(any, grpc.ServerStream) error {
+	return status.Error(codes.Unimplemented, "there is no such method")
 }
 
 // SetServing sets what the health service says of TokenService, and of the server

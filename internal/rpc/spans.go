@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/genproto/googleapis/rpc/code"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -18,30 +19,23 @@ import (
 )
 
 // spans has a span begun for each call of the API, in the trace of its caller if that
-// is told (W3C traceparent). Calls that the entrance has refused have none: nobody
+// is told (W3C traceparent). Without a tracer there are none. Calls that the entrance has refused have none: nobody
 // who is unknown, or too fast, can have spans made.
 type spans struct{ tracer trace.Tracer }
 
-func (s spans) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
-	ctx, span := s.begin(ctx, info.FullMethod)
-	resp, err := handler(ctx, req)
-	end(ctx, span, err)
-	return resp, err
-}
-
 func (s spans) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	if !ofAPI(info.FullMethod) { // Health and reflection.
+	if s.tracer == nil || !ofAPI(info.FullMethod) { // Health and reflection.
 		return handler(srv, stream)
 	}
 	ctx, span := s.begin(stream.Context(), info.FullMethod)
 	err := handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: ctx})
-	end(ctx, span, err)
+	end(callOf(ctx), span, err)
 	return err
 }
 
 func (s spans) begin(ctx context.Context, method string) (context.Context, trace.Span) {
-	if !ofAPI(method) {
-		return ctx, trace.SpanFromContext(ctx) // Of nobody, and records nothing.
+	if s.tracer == nil || !ofAPI(method) {
+		return ctx, noop.Span{}
 	}
 	ctx = propagation.TraceContext{}.Extract(ctx, incoming{ctx})
 	return s.tracer.Start(ctx, strings.TrimPrefix(method, "/"), ofServer...)
@@ -51,11 +45,11 @@ var ofServer = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)}
 
 // end ends the span of a call that has come to err. Its text is not in the span,
 // but its reason is. A caller's own mistake is no error of the server's.
-func end(ctx context.Context, span trace.Span, err error) {
+func end(c *call, span trace.Span, err error) {
 	if !span.IsRecording() {
 		return
 	}
-	c, result := callOf(ctx), status.Code(err)
+	result := status.Code(err)
 	span.SetAttributes(semconv.RPCSystemNameGRPC, semconv.RPCResponseStatusCode(code.Code(result).String()),
 		attribute.String("tokenbroker.request_id", c.id))
 	if c.tenant != "" {

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"io"
-	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
@@ -14,7 +13,7 @@ import (
 
 // asked has the request of a stream that has one pass what those of unary calls
 // pass, before anything else of the stream.
-func asked(chain ...grpc.UnaryServerInterceptor) grpc.StreamServerInterceptor {
+func asked(may func(ctx context.Context, c *call, method string, req any) error) grpc.StreamServerInterceptor {
 	return func(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 		if info.FullMethod != pb.TokenService_WatchToken_FullMethodName {
 			return handler(srv, stream)
@@ -23,15 +22,10 @@ func asked(chain ...grpc.UnaryServerInterceptor) grpc.StreamServerInterceptor {
 		if err := stream.RecvMsg(req); err != nil {
 			return err
 		}
-		next := func(_ context.Context, _ any) (any, error) { return nil, handler(srv, &once{stream, req}) }
-		for _, pass := range slices.Backward(chain) {
-			further := next
-			next = func(ctx context.Context, req any) (any, error) {
-				return pass(ctx, req, &grpc.UnaryServerInfo{Server: srv, FullMethod: info.FullMethod}, further)
-			}
+		if err := may(stream.Context(), callOf(stream.Context()), info.FullMethod, req); err != nil {
+			return err
 		}
-		_, err := next(stream.Context(), req)
-		return err
+		return handler(srv, &once{stream, req})
 	}
 }
 
