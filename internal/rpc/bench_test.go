@@ -5,6 +5,9 @@ import (
 	"time"
 
 	"buf.build/go/protovalidate"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
@@ -47,5 +50,17 @@ func BenchmarkValidateGetToken(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// BenchmarkRefusedCall is a call of somebody who is not known.
+func BenchmarkRefusedCall(b *testing.B) {
+	h, _ := newGuardedHouse(b, furniture{}, rootRules)
+	ctx := metadata.AppendToOutgoingContext(b.Context(), "authorization", "Bearer nonsense")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := h.tokens.GetToken(ctx, typical); status.Code(err) != codes.Unauthenticated {
+			b.Fatal(err)
+		}
 	}
 }
