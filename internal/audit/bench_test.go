@@ -43,7 +43,7 @@ func BenchmarkAppend(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		at += 50_000 // 20,000 a second
-		buf = c.Append(buf[:0], &r, at)
+		buf = c.Append(buf[:0], &r, audit.Own{}, at)
 	}
 	b.SetBytes(int64(len(buf)))
 }
