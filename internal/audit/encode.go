@@ -8,8 +8,16 @@ import (
 
 const hexDigits = "0123456789abcdef"
 
+// plain says which bytes stand for themselves.
+var plain = func() (is [256]bool) {
+	for c := ' '; c <= '~'; c++ {
+		is[c] = c != '"' && c != '\\'
+	}
+	return is
+}()
+
 // appendText appends a member of an object after others, unless text is empty: open
-// is its name, with all that comes before the text.
+// is all that comes before the text, as in `,"name":"`.
 func appendText(buf []byte, open, text string) []byte {
 	if text == "" {
 		return buf
@@ -19,7 +27,8 @@ func appendText(buf []byte, open, text string) []byte {
 	return append(buf, '"')
 }
 
-// appendTexts does so with a list.
+// appendTexts appends a member that is a list, unless it is empty: open ends with its
+// bracket.
 func appendTexts(buf []byte, open string, list []string) []byte {
 	if len(list) == 0 {
 		return buf
@@ -36,7 +45,7 @@ func appendTexts(buf []byte, open string, list []string) []byte {
 	return append(buf, ']')
 }
 
-// appendNumber does so with a number, unless it is 0.
+// appendNumber appends a member that is a number, unless it is 0.
 func appendNumber(buf []byte, open string, n uint64) []byte {
 	if n == 0 {
 		return buf
@@ -60,7 +69,7 @@ func appendEscaped(buf []byte, text string) []byte {
 // isPlain says that text needs no escapes.
 func isPlain(text string) bool {
 	for i := range len(text) {
-		if c := text[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+		if !plain[text[i]] {
 			return false
 		}
 	}
