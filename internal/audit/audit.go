@@ -123,9 +123,9 @@ type Log struct {
 	strict bool
 	length int
 
-	start    line // what the first record says
-	chain    head // goes on in Run alone
-	tampered bool // the file's last record was changed
+	start    own   // what the first record says
+	chain    chain // goes on in Run alone
+	tampered bool  // the file's last record was changed
 
 	queue
 	written, dropped, failed atomic.Uint64
@@ -150,7 +150,7 @@ func Open(c Config) (*Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Log{logger: c.Logger, strict: c.Strict, length: c.QueueLength, chain: newChain()}
+	l := &Log{logger: c.Logger, strict: c.Strict, length: c.QueueLength, chain: chain{head: newHead()}}
 	if l.logger == nil {
 		l.logger = slog.New(slog.DiscardHandler)
 	}
@@ -158,8 +158,8 @@ func Open(c Config) (*Log, error) {
 		l.length = defaultQueueLength
 	}
 	l.queue.init()
-	l.start = line{Record: Record{Event: eventStart}, Format: format}
-	l.start.Host, _ = os.Hostname() // Without, the record says none.
+	host, _ := os.Hostname() // Without, the record says none.
+	l.start = own{Format: format, Host: clip(host, maxText)}
 	switch s.kind {
 	case sinkNone:
 	case sinkStdout:
@@ -185,7 +185,7 @@ func (l *Log) openFile(path string) error {
 	}
 	l.sink = f
 	if end.found {
-		l.chain, l.tampered = end.head, end.changed
+		l.chain.head, l.tampered = end.head, end.changed
 	}
 	if len(end.torn) > 0 {
 		l.start.TornBytes, l.start.TornSHA256 = tornSum(end.torn)

@@ -40,7 +40,7 @@ func readEnd(f *os.File, size int64) (ending, error) {
 		case k == changed && l.Chain == "":
 			return ending{}, errNoChain
 		case k == changed || k == sound:
-			return ending{head{l.Chain, l.Seq, l.hash}, true, k == changed, text[end:]}, nil
+			return ending{headOf(l), true, k == changed, text[end:]}, nil
 		}
 		end = begin
 	}

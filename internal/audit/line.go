@@ -2,15 +2,11 @@ package audit
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"strings"
 	"time"
-	"unicode/utf16"
-	"unicode/utf8"
 )
 
 const (
@@ -32,15 +28,19 @@ const (
 	timeFormat = "2006-01-02T15:04:05.000000Z07:00"
 )
 
-// noHash is what the first record of a chain follows.
-var noHash = strings.Repeat("0", hashSize)
-
-// line is a record as it is written, but for its hash.
+// line is a record as it is written.
 type line struct {
 	Chain string `json:"chain"`
 	Seq   uint64 `json:"seq"`
 	Time  string `json:"time"`
 	Record
+	own
+	Prev string `json:"prev"`
+	hash string
+}
+
+// own is what the log's own records say beside their event.
+type own struct {
 	// Of start records.
 	Format     int    `json:"format,omitempty"`
 	Host       string `json:"host,omitempty"`
@@ -49,63 +49,6 @@ type line struct {
 	// Of dropped records.
 	Dropped uint64 `json:"dropped,omitempty"`
 	Since   string `json:"since,omitempty"`
-
-	Prev string `json:"prev"`
-	hash string
-}
-
-// head is the last record of a chain. In a new one, seq is 0.
-type head struct {
-	chain string
-	seq   uint64
-	hash  string
-}
-
-func newChain() head {
-	id := make([]byte, chainSize/2)
-	_, _ = rand.Read(id) // Never fails, see crypto/rand.
-	return head{hex.EncodeToString(id), 0, noHash}
-}
-
-// append appends l to buf, as the record after h, which moves on to it.
-func (h *head) append(buf []byte, l line, at time.Time) []byte {
-	l.Chain, l.Seq, l.Prev = h.chain, h.seq+1, h.hash
-	l.Time = at.UTC().Format(timeFormat)
-	l.Host = clip(l.Host, maxText)
-	begin := len(buf)
-	for limit := maxText; ; limit /= 2 {
-		buf = appendJSON(buf[:begin], l)
-		if len(buf)-begin+tailSize < maxLine || limit == 1 {
-			break
-		}
-		l.clip(limit / 2) // Escaped, it is several times longer.
-	}
-	buf = buf[:len(buf)-1] // The closing brace is behind the hash.
-	sum := sha256.Sum256(buf[begin:])
-	h.seq, h.hash = l.Seq, hex.EncodeToString(sum[:])
-	return fmt.Appendf(buf, "%s%s%s\n", hashStart, h.hash, lineEnd)
-}
-
-// appendJSON appends l in ASCII, so that nothing that collects or shows lines makes
-// anything of them.
-func appendJSON(buf []byte, l line) []byte {
-	var text bytes.Buffer
-	encoder := json.NewEncoder(&text)
-	encoder.SetEscapeHTML(false)
-	_ = encoder.Encode(l) // Never fails: text and numbers.
-	rest := bytes.TrimSuffix(text.Bytes(), []byte("\n"))
-	for len(rest) > 0 {
-		if c := rest[0]; c < 0x7f {
-			buf, rest = append(buf, c), rest[1:]
-			continue
-		}
-		r, size := utf8.DecodeRune(rest)
-		rest = rest[size:]
-		for _, unit := range utf16.AppendRune(nil, r) {
-			buf = fmt.Appendf(buf, `\u%04x`, unit)
-		}
-	}
-	return buf
 }
 
 // kind is what became of a line.

@@ -86,7 +86,7 @@ func (w *writer) run(ctx context.Context) {
 	if w.tampered {
 		w.logger.WarnContext(ctx, "the last record of the audit file was changed after it was written", "seq", w.chain.seq)
 	}
-	whole := w.write(w.start, true)
+	whole := w.write(&Record{Event: eventStart}, w.start, true)
 	if whole {
 		w.anchor(ctx)
 	}
@@ -111,7 +111,7 @@ func (w *writer) run(ctx context.Context) {
 		}
 	}
 	w.queue.close()
-	whole = whole && w.drain() && w.write(line{Record: Record{Event: eventStop}}, true)
+	whole = whole && w.drain() && w.write(&Record{Event: eventStop}, own{}, true)
 	if left := w.waiting(); !whole {
 		w.dropped.Add(uint64(left))
 		w.logger.ErrorContext(ctx, "the audit log ends before its time: it could not be written", "unwritten", left)
@@ -121,8 +121,8 @@ func (w *writer) run(ctx context.Context) {
 }
 
 // write writes one of the log's own records.
-func (w *writer) write(l line, sync bool) bool {
-	w.buf = w.chain.append(w.buf, l, time.Now())
+func (w *writer) write(r *Record, o own, sync bool) bool {
+	w.buf = w.chain.append(w.buf, r, o, time.Now().UnixNano())
 	return w.flush(sync)
 }
 
@@ -142,13 +142,14 @@ func (w *writer) drain() bool {
 	if w.mayComplain() {
 		w.logger.Warn("audit records were dropped", "dropped", missed, "dropped_ever", w.dropped.Load())
 	}
-	return w.write(line{Record: Record{Event: eventDropped}, Dropped: missed, Since: time.Unix(0, since).UTC().Format(timeFormat)}, false)
+	return w.write(&Record{Event: eventDropped}, own{Dropped: missed, Since: time.Unix(0, since).UTC().Format(timeFormat)}, false)
 }
 
 func (w *writer) writeEntries(entries []entry) bool {
 	awaited := false
-	for _, e := range entries {
-		w.buf = w.chain.append(w.buf, line{Record: e.Record}, time.Unix(0, e.at))
+	for i := range entries {
+		e := &entries[i]
+		w.buf = w.chain.append(w.buf, &e.Record, own{}, e.at)
 		awaited = awaited || e.written != nil
 	}
 	if !w.flush(awaited) {
@@ -238,8 +239,8 @@ func (w *writer) mayComplain() bool {
 
 // anchor tells the logger of the chain's head, if it has moved.
 func (w *writer) anchor(ctx context.Context) {
-	if w.chain != w.anchored {
-		w.anchored = w.chain
-		w.logger.InfoContext(ctx, "audit chain", "chain", w.chain.chain, "seq", w.chain.seq, "hash", w.chain.hash)
+	if w.chain.head != w.anchored {
+		w.anchored = w.chain.head
+		w.logger.InfoContext(ctx, "audit chain", "chain", w.chain.id, "seq", w.chain.seq, "hash", string(w.chain.hash[:]))
 	}
 }
