@@ -24,6 +24,7 @@ type serveCommand struct {
 
 // Run serves until ctx ends.
 func (c *serveCommand) Run(ctx context.Context, out output) error {
+	letGarbageLie()
 	log, level := c.Logger(out.stderr)
 	// Before there is a secret in memory. Where it cannot be done, serving goes before.
 	if err := forbidCoreDumps(); err != nil {
