@@ -93,7 +93,8 @@ func NewServer(c Config) (*Server, error) {
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
 		grpc.UnaryInterceptor(way.unary),
-		grpc.ChainStreamInterceptor(append([]grpc.StreamServerInterceptor{entrance.stream}, way.streams(c.Logger, streams)...)...),
+		grpc.ChainStreamInterceptor(entrance.stream),
+		grpc.ChainStreamInterceptor(way.streams(c.Logger, streams)...),
 		grpc.UnknownServiceHandler(unknown), // So that who asks for it comes in by the entrance, too.
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),
