@@ -87,8 +87,9 @@ func start(t testing.TB, args ...string) *process {
 func startProgram(t testing.TB, program string, variables []string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, cmd: exec.Command(program, args...), log: &logBuffer{}, done: make(chan struct{})}
-	// None of the settings of whoever runs the test.
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, variables...)
+	// None of the settings of whoever runs the test. And no garbage is left lying, so
+	// that a process's memory is what it has in use.
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "GOGC=100"}, variables...)
 	stderr, err := p.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

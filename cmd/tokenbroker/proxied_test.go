@@ -62,10 +62,10 @@ func TestRefusedCallsEndNobodyElsesOnAProxysConnection(t *testing.T) {
 	attack(calls)
 	grown := g.process.memory() - before
 	t.Logf("%.1f MiB before, %.1f MiB more after %d refused calls", before, grown, calls)
-	if grown > 10 { // gRPC's part of a call that is refused earlier is more than a kilobyte.
+	if grown > 10 { // gRPC's part of a call is more than a kilobyte.
 		t.Errorf("refused calls leave %.0f bytes each", grown*(1<<20)/calls)
 	}
-	// One whose message does not come has a second.
+	// One whose message does not come is not waited for.
 	begun := time.Now()
 	mute, err := conn.NewStream(with(ages, "junk"), &grpc.StreamDesc{ClientStreams: true}, pb.TokenService_GetToken_FullMethodName)
 	if err == nil {
