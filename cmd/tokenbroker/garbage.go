@@ -29,13 +29,17 @@ func eachCollection(f func()) {
 	}, struct{}{})
 }
 
+// inUseLeast is what at least is taken to be in use: GOGC also multiplies the 4 MiB that Go
+// lets lie at least.
+const inUseLeast = 8 << 20
+
 // adjustCollections returns what sets GOGC, which is percent at first, by what the
 // last collection has left.
 func adjustCollections(percent int) func() {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
 	return func() {
 		metrics.Read(live)
-		next := int(max(100, 100*garbageFloor/max(live[0].Value.Uint64(), 1<<20)))
+		next := int(max(100, 100*garbageFloor/max(live[0].Value.Uint64(), inUseLeast)))
 		// To set it stops the world for a moment.
 		if 10*max(percent-next, next-percent) > percent {
 			percent = next

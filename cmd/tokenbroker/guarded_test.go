@@ -40,8 +40,12 @@ const (
 	everything = "spiffe://test.example/everything"
 )
 
-// withTokens, among the arguments of startGuarded, lets callers come with bearer tokens.
-const withTokens = "with tokens"
+// Among the arguments of startGuarded, withTokens lets callers come with bearer tokens,
+// and withGarbage has garbage lie as in production (see startProgram).
+const (
+	withTokens  = "with tokens"
+	withGarbage = "with garbage"
+)
 
 const basicRules = `rules:
   - name: administration
@@ -65,11 +69,14 @@ func startGuarded(t testing.TB, rules string, args ...string) *guarded {
 	g.write("ca.pem", g.authority.PEM())
 	g.write("jwks.json", g.tokens.JWKS())
 	g.write("access.yaml", []byte(basicRules+rules))
-	var given []string
+	var given, variables []string
 	for _, arg := range args {
-		if arg == withTokens {
+		switch arg {
+		case withGarbage:
+			variables = append(variables, "GOGC=")
+		case withTokens:
 			given = append(given, "--jwt-issuer="+tokenIssuer, "--jwt-audience="+tokenAudience, "--jwt-keys="+g.path("jwks.json"))
-		} else {
+		default:
 			given = append(given, arg)
 		}
 	}
@@ -83,7 +90,7 @@ func startGuarded(t testing.TB, rules string, args ...string) *guarded {
 		}
 	}
 	g.args = all
-	g.process = start(t, all...).ready()
+	g.process = startProgram(t, binary, variables, all...).ready()
 	return g
 }
 

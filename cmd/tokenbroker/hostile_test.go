@@ -38,7 +38,7 @@ func TestHonestCallersAreServedUnderAttack(t *testing.T) {
   - principals: ["spiffe://test.example/noisy"]
     roles: [token.reader]
     tenants: [acme]
-`, withTokens)
+`, withTokens, withGarbage)
 	register(t, g.as(everything), g.issuer, "acme", time.Hour)
 	noisy := g.authority.Issue("noisy", accesstest.SPIFFE("spiffe://test.example/noisy"))
 	h := &siege{guarded: g, noisy: noisy}
@@ -55,6 +55,7 @@ func TestHonestCallersAreServedUnderAttack(t *testing.T) {
 		{"malformed and oversized frames", h.malformed},
 		{"messages of 3 MiB", h.oversized},
 		{"calls as fast as can be", h.flood},
+		{"40,000 calls with bad tokens in 40 packets", h.atOnce},
 		{"refused calls that would last for years", h.refusedForYears},
 		{"6,000 streams that stay open", h.streams},
 		{"streams that are reset at once", h.rapidReset},
@@ -160,9 +161,12 @@ func (s *siege) tcp(ctx context.Context) net.Conn {
 }
 
 // secure returns a connection with TLS and the certificate of the noisy caller.
-func (s *siege) secure(ctx context.Context) net.Conn {
-	dialer := tls.Dialer{Config: &tls.Config{RootCAs: s.authority.Pool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}, Certificates: []tls.Certificate{s.noisy.TLS}}}
-	conn, err := dialer.DialContext(ctx, "tcp", s.grpc)
+func (s *siege) secure(ctx context.Context) net.Conn { return s.connect(ctx, s.noisy.TLS) }
+
+// connect makes a connection with these certificates, which may be none.
+func (g *guarded) connect(ctx context.Context, certificates ...tls.Certificate) net.Conn {
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: g.authority.Pool(), ServerName: "127.0.0.1", NextProtos: []string{"h2"}, Certificates: certificates}}
+	conn, err := dialer.DialContext(ctx, "tcp", g.grpc)
 	if err != nil {
 		return nil
 	}

@@ -17,13 +17,14 @@ import (
 type call struct {
 	context.Context // of the stream that the call is to gRPC
 
-	id     string // names the request in the log, the audit log and errors
-	caller *access.Caller
-	peer   string
-	tenant string   // resource name; empty before it is known to be valid
-	scopes []string // asked for; the same
-	rule   string   // that allows it
-	begun  bool     // a change, and it is recorded that it begins
+	id      string // names the request in the log, the audit log and errors
+	caller  *access.Caller
+	peer    string
+	tenant  string   // resource name; empty before it is known to be valid
+	scopes  []string // asked for; the same
+	rule    string   // that allows it
+	refusal error    // of the entrance; nil: it may go on
+	begun   bool     // a change, and it is recorded that it begins
 	// standing says, by a status, whether the caller may not have the stream any more.
 	standing func() error
 }

@@ -5,13 +5,12 @@ import (
 	"log/slog"
 	"slices"
 
-	middleware "github.com/grpc-ecosystem/go-grpc-middleware/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/tap"
 
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
@@ -37,50 +36,53 @@ func newEntrance(c Config) (*entrance, error) {
 	return e, c.Metrics.Register(e.refused)
 }
 
-// registrar is the server as services are registered with it: each call comes in by
-// the entrance.
+// registrar is the server as services are registered with it: a call that was refused
+// goes no further.
 type registrar struct {
 	*grpc.Server
 	*entrance
 }
 
-// RegisterService implements grpc.ServiceRegistrar. It sees to unary methods; streams
-// have an interceptor for it, which for unary calls would be too late: the generated
-// code reads the message first.
+// RegisterService implements grpc.ServiceRegistrar. It sees to unary methods. Streams
+// have an interceptor for it, which for unary calls would be too late: generated code
+// reads the message first.
 func (r registrar) RegisterService(desc *grpc.ServiceDesc, implementation any) {
 	entered := *desc
 	entered.Methods = slices.Clone(desc.Methods)
 	for i := range entered.Methods {
 		handler, method := desc.Methods[i].Handler, "/"+desc.ServiceName+"/"+desc.Methods[i].MethodName
 		entered.Methods[i].Handler = func(srv any, ctx context.Context, read func(any) error, way grpc.UnaryServerInterceptor) (any, error) {
-			c, err := r.admit(ctx, method)
-			if err != nil {
+			c := callOf(ctx)
+			if err := r.open(c, method); err != nil {
 				return nil, err
 			}
 			defer c.caller.Close()
-			return handler(srv, c, read, way)
+			return handler(srv, ctx, read, way)
 		}
 	}
 	r.Server.RegisterService(&entered, implementation)
 }
 
-// stream has streams come in, those of methods that there are not among them.
+// stream sees to streams, those of methods that there are not among them.
 func (e *entrance) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	c, err := e.admit(stream.Context(), info.FullMethod)
-	if err != nil {
+	c := callOf(stream.Context())
+	if err := e.open(c, info.FullMethod); err != nil {
 		return err
 	}
 	defer c.caller.Close()
 	if srv == nil { // There is no such method, and nothing more to be done.
 		return unknown(nil, stream)
 	}
-	return handler(srv, &middleware.WrappedServerStream{ServerStream: stream, WrappedContext: c})
+	return handler(srv, stream)
 }
 
-// admit makes a call of what comes, or refuses it, by its headers and its connection
-// alone. It waits for nothing. A call that it returns is open: its caller's Close is to be called.
-func (e *entrance) admit(ctx context.Context, method string) (*call, error) {
-	c := &call{Context: ctx, id: requestID(metadata.ValueFromIncomingContext(ctx, "x-request-id"))}
+// look implements tap.ServerInHandle. It makes a call of what comes, and finds by its
+// headers and its connection alone whether it is refused. It waits for nothing, and
+// runs on the connection's own goroutine: one call of a connection is looked at after the
+// other, and no more are read before. It sees also what gRPC answers by itself. Its error
+// is always nil: gRPC would not end the call that it has begun.
+func (e *entrance) look(ctx context.Context, info *tap.Info) (context.Context, error) {
+	c := &call{Context: ctx, id: requestID(info.Header.Get("x-request-id"))}
 	var g *guest
 	if p, ok := peer.FromContext(ctx); ok {
 		if g, ok = p.AuthInfo.(*guest); ok {
@@ -89,16 +91,28 @@ func (e *entrance) admit(ctx context.Context, method string) (*call, error) {
 			c.peer = p.Addr.String()
 		}
 	}
-	authorization := metadata.ValueFromIncomingContext(ctx, "authorization")
-	if err := e.identify(c, g, authorization, method); err != nil {
+	authorization := info.Header.Get("authorization")
+	if err := e.identify(c, g, authorization, info.FullMethodName); err != nil {
 		// A connection with a certificate whose calls have tokens is a proxy's, and has
 		// the calls of others on it, too.
 		if proxy := g != nil && g.caller != nil && len(authorization) > 0; g != nil && !proxy {
 			g.refused()
 		}
-		return nil, e.refuse(c, method, err)
+		c.refusal = e.refuse(c, info.FullMethodName, err)
 	}
 	return c, nil
+}
+
+// open says why a call is refused; without an error it is open, and its caller's Close
+// is to be called.
+func (e *entrance) open(c *call, method string) error {
+	if c.refusal != nil {
+		return c.refusal
+	}
+	if err := c.caller.Open(); err != nil {
+		return e.refuse(c, method, err)
+	}
+	return nil
 }
 
 func (e *entrance) identify(c *call, g *guest, authorization []string, method string) (err error) {
@@ -115,10 +129,7 @@ func (e *entrance) identify(c *call, g *guest, authorization []string, method st
 		}
 	}
 	name, _ := access.MethodNamed(method)
-	if err := e.guard.Admit(c.caller, name); err != nil {
-		return err
-	}
-	return c.caller.Open()
+	return e.guard.Admit(c.caller, name)
 }
 
 // refuse makes the status of a call that does not get in, and notes it.

@@ -92,6 +92,7 @@ func NewServer(c Config) (*Server, error) {
 	way := newWay(c, validator)
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
+		grpc.InTapHandle(entrance.look),
 		grpc.UnaryInterceptor(way.unary),
 		grpc.ChainStreamInterceptor(entrance.stream),
 		grpc.ChainStreamInterceptor(way.streams(c.Logger, streams)...),
@@ -131,8 +132,9 @@ func NewServer(c Config) (*Server, error) {
 }
 
 // unknown answers calls of methods that there are not.
-func unknown(any, grpc.ServerStream) error {
-	return status.Error(codes.Unimplemented, "there is no such method")
+func unknown(_ any, stream grpc.ServerStream) error {
+	method, _ := grpc.MethodFromServerStream(stream)
+	return status.Error(codes.Unimplemented, "there is no method "+clip(method))
 }
 
 // SetServing sets what the health service says of TokenService, and of the server

@@ -19,8 +19,8 @@ import (
 )
 
 // spans has a span begun for each call of the API, in the trace of its caller if that
-// is told (W3C traceparent). Without a tracer there are none. Calls that the entrance has refused have none: nobody
-// who is unknown, or too fast, can have spans made.
+// is told (W3C traceparent). Without a tracer there are none. Calls that the entrance
+// has refused have none: nobody who is unknown, or too fast, can have spans made.
 type spans struct{ tracer trace.Tracer }
 
 func (s spans) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
