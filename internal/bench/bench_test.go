@@ -12,7 +12,8 @@ var (
 	measure = flag.Bool("measure", false, "measure, in place of a trial that it works")
 	rounds  = flag.Int("rounds", 9, "with -measure: how often each is measured")
 	period  = flag.Duration("period", 3*time.Second, "with -measure: for how long each time")
-	reports = flag.String("reports", "", "with -measure: directory for the table and the plot; empty: the table is printed only")
+	reports = flag.String("reports", "", "with -measure: directory for the tables, the samples and the plot; empty: the tables are printed only")
+	readme  = flag.String("readme", "", "with -reports: file that shows the results in short")
 )
 
 // role is what this process is when the benchmark has started it: the binary is its
@@ -29,25 +30,40 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	if built != "" {
+		_ = os.RemoveAll(built)
+	}
+	os.Exit(code)
 }
 
 // TestHotCall measures GetToken answered from memory, with all that production has
-// on, beside the others.
+// on, beside the others: as many calls as there are answers, and then all of them at a
+// rate that the machine has room for.
 func TestHotCall(t *testing.T) {
 	s := newScene(t)
-	plan := plan{rounds: *rounds, period: *period, connections: 8, callers: 64}
+	r := report{machine: thisMachine(t), plan: plan{rounds: *rounds, period: *period, connections: 8, callers: 64}}
 	if !*measure {
-		plan.rounds, plan.period = 1, 200*time.Millisecond
+		r.rounds, r.period = 1, 200*time.Millisecond
 	}
-	results := plan.run(t, s, s.contenders(t))
-	table := results.table()
-	t.Logf("\n%s", table)
+	servers := s.contenders(t)
+	inProcess := s.inProcess(servers[0])
+	all := r.run(t, s, append(servers, inProcess...))
+	r.closed, r.inProcess = all[:len(servers)], all[len(servers):]
+	r.rate, _, _ = all[bareMTLS].median(rateOf)
+	r.rate = max(1, r.rate/2)
+	r.fixed = r.run(t, s, servers)
+	t.Logf("\n%s", r.markdown())
 	// It hears of changes twice a second, and looks whether Redis is there: that is all.
-	if redis, _, most := results[0].median(redisOf); most > .05 {
+	if redis, _, most := r.closed[0].median(redisOf); most > .05 {
 		t.Errorf("%v commands of Redis per call (median %v)", most, redis)
 	}
-	if *measure && *reports != "" {
-		results.write(t, *reports, table)
+	switch {
+	case !*measure:
+		page := s.write(t, "README.md", []byte("before\n"+resultsBegin+"old\n"+resultsEnd+"after\n"))
+		r.write(t, s.dir, page)
+		r.checkWritten(t, s.dir, page)
+	case *reports != "":
+		r.write(t, *reports, *readme)
 	}
 }
