@@ -65,7 +65,7 @@ examples: build proto-tools ## Run the examples in Python and TypeScript, where 
 
 .PHONY: bench
 bench: installed ## Measure the release binary beside others for five minutes, on a quiet machine, and write docs/performance and the README's figures
-	mkdir -p docs/performance
+	@mkdir -p docs/performance
 	go test ./internal/bench -count=1 -timeout=20m -run TestHotCall -v -measure -rounds 7 -period 3s -reports $(abspath docs/performance) -readme $(abspath README.md)
 
 .PHONY: microbench
@@ -75,9 +75,8 @@ microbench: $(BIN)/benchstat ## Run the benchmarks of single parts, six times ea
 
 .PHONY: profile
 profile: installed ## Take profiles of the release binary under load, hot and cold, for two minutes, into .tmp/profiles
-	mkdir -p $(OUT)/profiles
+	@mkdir -p $(OUT)/profiles
 	go test ./internal/bench -count=1 -timeout=10m -run TestProfiles -v -profiles $(OUT)/profiles
-	@for p in $(OUT)/profiles/*.pb.gz; do go tool pprof -top -nodecount=60 $$p >$${p%.pb.gz}.txt 2>/dev/null; done
 	@ls $(OUT)/profiles
 
 .PHONY: generate

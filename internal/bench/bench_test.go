@@ -20,6 +20,10 @@ var (
 // own servers and callers.
 const role = "TOKENBROKER_BENCH_ROLE"
 
+// noGrace is for the environment of such processes: with the race detector, each would
+// else sleep for a second at its end.
+const noGrace = "GORACE=atexit_sleep_ms=0"
+
 func TestMain(m *testing.M) {
 	flag.Parse()
 	roles := map[string]func() error{"bare": serveBare, "naive": serveNaive, "load": runLoad}
@@ -44,7 +48,7 @@ func TestHotCall(t *testing.T) {
 	s := newScene(t)
 	r := report{machine: thisMachine(t), plan: plan{rounds: *rounds, period: *period, connections: 8, callers: 64}}
 	if !*measure {
-		r.rounds, r.period = 1, 200*time.Millisecond
+		r.rounds, r.period, r.connections, r.callers = 1, 100*time.Millisecond, 2, 8
 	}
 	servers := s.contenders(t)
 	inProcess := s.inProcess(servers[0])
@@ -54,8 +58,13 @@ func TestHotCall(t *testing.T) {
 	r.rate = max(1, r.rate/2)
 	r.fixed = r.run(t, s, servers)
 	t.Logf("\n%s", r.markdown())
-	// It hears of changes twice a second, and looks whether Redis is there: that is all.
-	if redis, _, most := r.closed[0].median(redisOf); most > .05 {
+	// It hears of changes, and looks whether Redis is there, a few times a second: that is
+	// all. In a trial there are few calls beside that.
+	bound := .05
+	if !*measure {
+		bound = .5
+	}
+	if redis, _, most := r.closed[0].median(redisOf); most > bound {
 		t.Errorf("%v commands of Redis per call (median %v)", most, redis)
 	}
 	switch {

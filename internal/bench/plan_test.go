@@ -98,7 +98,7 @@ func load(t *testing.T, o order, begun, ended func()) outcome {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), self)
-	cmd.Env = append(os.Environ(), role+"=load")
+	cmd.Env = append(os.Environ(), role+"=load", noGrace)
 	cmd.Stdin, cmd.Stderr = bytes.NewReader(given), os.Stderr
 	pipe, err := cmd.StdoutPipe()
 	if err != nil {

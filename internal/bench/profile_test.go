@@ -9,7 +9,9 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,13 +31,15 @@ const coldRate = 400
 // memory (hot), and for tokens of tenants that have none yet (cold).
 func TestProfiles(t *testing.T) {
 	s := newScene(t)
-	kinds, seconds, dir := []string{"profile", "allocs", "mutex", "block"}, 10, *profiles
+	kinds, seconds, dir, rate := []string{"profile", "allocs", "mutex", "block"}, 10, *profiles, float64(coldRate)
+	p := plan{connections: 8, callers: 64}
 	if dir == "" {
-		kinds, seconds, dir = kinds[:1], 1, t.TempDir()
+		kinds, seconds, dir, rate = kinds[:1], 1, t.TempDir(), 50
+		p = plan{connections: 2, callers: 8}
 	}
+	p.period = time.Duration(seconds)*time.Second + 300*time.Millisecond
 	broker := s.startBroker(t)
 	s.register(t, broker)
-	p := plan{period: time.Duration(seconds)*time.Second + 300*time.Millisecond, connections: 8, callers: 64}
 	for _, kind := range kinds {
 		content := s.profile(t, broker, p.order(broker), kind, seconds)
 		if kind == "profile" && !bytes.Contains(content, []byte("TokenService_GetToken_Handler")) {
@@ -43,7 +47,7 @@ func TestProfiles(t *testing.T) {
 		}
 		keep(t, filepath.Join(dir, "hot-"+kind+".pb.gz"), content)
 	}
-	p.rate = coldRate
+	p.rate = rate
 	cold := p.order(broker)
 	cold.Once, cold.Tenants = true, int(p.rate*(cold.Warmup+cold.Period).Seconds())
 	s.registerMany(t, broker, len(kinds)*cold.Tenants)
@@ -88,7 +92,8 @@ func (s *scene) profile(t *testing.T, broker contender, o order, kind string, se
 	return content
 }
 
-// keep writes a profile as "go tool pprof" reads it.
+// keep writes a profile as "go tool pprof" reads it, and if that is asked for, what it
+// says of it.
 func keep(t *testing.T, path string, content []byte) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -98,6 +103,24 @@ func keep(t *testing.T, path string, content []byte) {
 	packed := gzip.NewWriter(f)
 	_, err = packed.Write(content)
 	if err := errors.Join(err, packed.Close(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if *profiles == "" {
+		return
+	}
+	var text []byte
+	for _, order := range []string{"-flat", "-cum"} {
+		args := []string{"tool", "pprof", "-top", order, "-nodecount=80"}
+		if strings.Contains(path, "allocs") {
+			args = append(args, "-sample_index=alloc_space") // It would show what is held.
+		}
+		out, err := exec.CommandContext(t.Context(), "go", append(args, path)...).Output()
+		if err != nil {
+			t.Fatalf("go tool pprof: %v", err)
+		}
+		text = append(append(text, out...), '\n')
+	}
+	if err := os.WriteFile(strings.TrimSuffix(path, ".pb.gz")+".txt", text, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

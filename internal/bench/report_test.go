@@ -121,7 +121,7 @@ const resultsBegin, resultsEnd = "<!-- written by make bench -->\n", "<!-- to he
 func (r report) write(t *testing.T, dir, readme string) {
 	t.Helper()
 	for name, content := range map[string]string{"hot.md": "# A token from memory\n\nWritten by `make bench`.\n\n" + r.markdown(), "hot.csv": r.csv(), "hot.svg": r.svg()} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil { //nolint:gosec // It is for all to read.
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -137,7 +137,7 @@ func (r report) write(t *testing.T, dir, readme string) {
 	if !begins || !ends {
 		t.Fatalf("%s has no place for the results", readme)
 	}
-	if err := os.WriteFile(readme, []byte(before+resultsBegin+r.inShort()+resultsEnd+after), 0o644); err != nil { //nolint:gosec // It is for all to read.
+	if err := os.WriteFile(readme, []byte(before+resultsBegin+r.inShort()+resultsEnd+after), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }

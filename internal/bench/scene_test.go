@@ -119,7 +119,7 @@ func (s *scene) contenders(t *testing.T) []contender {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), role+"="+what)
+		cmd.Env = append(os.Environ(), role+"="+what, noGrace)
 		cmd.Stdin = strings.NewReader(string(order))
 		c := contender{name: name, user: user}
 		c.process = startAndRead(t, cmd, false, func(line string) bool {
