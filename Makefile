@@ -69,7 +69,7 @@ bench: installed ## Measure the release binary beside others for five minutes, o
 	go test ./internal/bench -count=1 -timeout=20m -run TestHotCall -v -measure -rounds 7 -period 3s -reports $(abspath docs/performance) -readme $(abspath README.md)
 
 .PHONY: microbench
-microbench: $(BIN)/benchstat ## Run the benchmarks of single parts, six times each, and keep what they print in .tmp/microbench for benchstat
+microbench: $(BIN)/benchstat ## Run the benchmarks of single parts, six times each, for ten minutes, and keep what they print in .tmp/microbench for benchstat
 	@mkdir -p $(OUT)/microbench
 	go test -run '^$$' -bench . -benchmem -count=6 -timeout=60m ./... | tee $(OUT)/microbench/$(VERSION).txt
 
