@@ -115,18 +115,19 @@ func (l *loadRun) call(ctx context.Context, n int, ask ask) {
 	for i := 0; ; i++ {
 		tenant, is := l.tenant(n, i)
 		begun := time.Now()
-		if pause > 0 {
-			if early := due.Sub(begun); early > 0 {
-				time.Sleep(early)
-				begun = time.Now()
-			} else {
-				begun = due
-			}
-			due = due.Add(pause)
+		if pause == 0 {
+			due = begun
 		}
-		if !is || !begun.Before(l.to) {
+		if !is || !due.Before(l.to) {
 			return
 		}
+		if early := due.Sub(begun); early > 0 {
+			time.Sleep(early)
+			begun = time.Now()
+		} else {
+			begun = due
+		}
+		due = due.Add(pause)
 		err := ask(ctx, tenant)
 		switch ended := time.Now(); {
 		case err != nil:
