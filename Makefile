@@ -10,6 +10,7 @@ GOLANGCI_LINT   := v2.15.0
 GOVULNCHECK     := v1.9.0
 GRPCURL         := v1.9.4
 CYCLONEDX       := v1.10.0
+BENCHSTAT       := v0.0.0-20260908200009-22c9c6c9d4da
 LICENCES        := v0.11.1
 
 .DELETE_ON_ERROR:
@@ -63,8 +64,20 @@ examples: build proto-tools ## Run the examples in Python and TypeScript, where 
 	.ci/examples
 
 .PHONY: bench
-bench: ## Run the benchmarks
-	go test -run '^$$' -bench . -benchmem ./...
+bench: installed ## Measure the release binary beside others for five minutes, on a quiet machine, and write docs/performance and the README's figures
+	@mkdir -p docs/performance
+	go test ./internal/bench -count=1 -timeout=20m -run TestHotCall -v -measure -rounds 7 -period 3s -reports $(abspath docs/performance) -readme $(abspath README.md)
+
+.PHONY: microbench
+microbench: $(BIN)/benchstat ## Run the benchmarks of single parts, six times each, for ten minutes, and keep what they print in .tmp/microbench for benchstat
+	@mkdir -p $(OUT)/microbench
+	go test -run '^$$' -bench . -benchmem -count=6 -timeout=60m ./... | tee $(OUT)/microbench/$(VERSION).txt
+
+.PHONY: profile
+profile: installed ## Take profiles of the release binary under load, hot and cold, for two minutes, into .tmp/profiles
+	@mkdir -p $(OUT)/profiles
+	go test ./internal/bench -count=1 -timeout=10m -run TestProfiles -v -profiles $(OUT)/profiles
+	@ls $(OUT)/profiles
 
 .PHONY: generate
 generate: proto-tools ## Generate gen/ from proto/
@@ -187,6 +200,7 @@ $(eval $(call tool,golangci-lint,github.com/golangci/golangci-lint/v2/cmd/golang
 $(eval $(call tool,govulncheck,golang.org/x/vuln/cmd/govulncheck,$(GOVULNCHECK)))
 $(eval $(call tool,grpcurl,github.com/fullstorydev/grpcurl/cmd/grpcurl,$(GRPCURL)))
 $(eval $(call tool,cyclonedx-gomod,github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod,$(CYCLONEDX)))
+$(eval $(call tool,benchstat,golang.org/x/perf/cmd/benchstat,$(BENCHSTAT)))
 $(eval $(call tool,go-licence-detector,go.elastic.co/go-licence-detector,$(LICENCES)))
 
 # The annotations' schema, out of the module cache: buf's registry is not asked.

@@ -60,6 +60,7 @@ func TestTheStatusPageOverTLS(t *testing.T) {
 		{"/readyz", "", "", 200, "ready", ""},
 		{"/metrics", "", "", 200, "tokenbroker_", ""},
 		{"/status", "", "", 200, ">globex<", "not seen"}, // On this machine.
+		{"/debug/pprof/", "", "", 200, "\ngoroutine ", ""},
 		{"/status", viewer, "", 200, ">acme<", ">globex<"},
 		{"/status", "", "oncall", 200, ">acme<", ">globex<"},
 		{"/status", administrator, "", 200, ">globex<", "not seen"},

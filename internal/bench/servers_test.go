@@ -97,7 +97,7 @@ func serve(make func(serverOrder) (pb.TokenServiceServer, error)) error {
 	}
 	server := grpc.NewServer(options...)
 	pb.RegisterTokenServiceServer(server, service)
-	metrics := &http.Server{Handler: promhttp.Handler()} //nolint:gosec // Only the benchmark asks it.
+	metrics := &http.Server{Handler: promhttp.Handler()}
 	go func() { _ = metrics.Serve(operators) }()
 	context.AfterFunc(ctx, server.Stop)
 	fmt.Println(api.Addr(), operators.Addr())

@@ -5,8 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
-
-	"smokeball.internal/tokenbroker/internal/access"
 )
 
 // logLevel shows the level of the log, and changes it for who is on this host.
@@ -19,12 +17,9 @@ func (l logLevel) show(w http.ResponseWriter, _ *http.Request) {
 	answer(w, http.StatusOK, strings.ToLower(l.level.Level().String()))
 }
 
-// set takes one of the words debug, info, warn and error. The port has no
-// authentication, so that it has to come from this host, and neither through a proxy on
-// it, nor from a page in a browser on it.
+// set takes one of the words debug, info, warn and error.
 func (l logLevel) set(w http.ResponseWriter, r *http.Request) {
-	// A page in a browser cannot send a PUT here without the browser saying so.
-	if !access.Local(r) || r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != "" {
+	if !fromHere(r) {
 		answer(w, http.StatusForbidden, "the level is changed from this host alone, and not through a proxy or a browser")
 		return
 	}

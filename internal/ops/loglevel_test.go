@@ -58,23 +58,26 @@ func TestLogLevelChanges(t *testing.T) {
 	}
 }
 
+// others are requests that are not of somebody on this host, or not of that somebody's own.
+var others = map[string]struct {
+	peer   string
+	header []string
+}{
+	"another host":              {"192.0.2.1:4711", nil},
+	"another host, IPv6":        {"[2001:db8::1]:4711", nil},
+	"no address":                {"@", nil},
+	"a proxy: Forwarded":        {"127.0.0.1:4711", []string{"Forwarded", "for=192.0.2.1"}},
+	"a proxy: X-Forwarded-For":  {"127.0.0.1:4711", []string{"X-Forwarded-For", "192.0.2.1"}},
+	"a proxy, saying little":    {"127.0.0.1:4711", []string{"X-Forwarded-For", ""}},
+	"a proxy: X-Forwarded-Host": {"127.0.0.1:4711", []string{"X-Forwarded-Host", "broker"}},
+	"a proxy: X-Real-IP":        {"127.0.0.1:4711", []string{"X-Real-IP", "192.0.2.1"}},
+	"a proxy: Via":              {"127.0.0.1:4711", []string{"Via", "1.1 proxy"}},
+	"a page":                    {"127.0.0.1:4711", []string{"Origin", "http://127.0.0.1:9091"}},
+	"a page, saying little":     {"127.0.0.1:4711", []string{"Sec-Fetch-Site", "same-origin"}},
+}
+
 func TestLogLevelIsNotForOthers(t *testing.T) {
-	for name, test := range map[string]struct {
-		peer   string
-		header []string
-	}{
-		"another host":              {"192.0.2.1:4711", nil},
-		"another host, IPv6":        {"[2001:db8::1]:4711", nil},
-		"no address":                {"@", nil},
-		"a proxy: Forwarded":        {"127.0.0.1:4711", []string{"Forwarded", "for=192.0.2.1"}},
-		"a proxy: X-Forwarded-For":  {"127.0.0.1:4711", []string{"X-Forwarded-For", "192.0.2.1"}},
-		"a proxy, saying little":    {"127.0.0.1:4711", []string{"X-Forwarded-For", ""}},
-		"a proxy: X-Forwarded-Host": {"127.0.0.1:4711", []string{"X-Forwarded-Host", "broker"}},
-		"a proxy: X-Real-IP":        {"127.0.0.1:4711", []string{"X-Real-IP", "192.0.2.1"}},
-		"a proxy: Via":              {"127.0.0.1:4711", []string{"Via", "1.1 proxy"}},
-		"a page":                    {"127.0.0.1:4711", []string{"Origin", "http://127.0.0.1:9091"}},
-		"a page, saying little":     {"127.0.0.1:4711", []string{"Sec-Fetch-Site", "same-origin"}},
-	} {
+	for name, test := range others {
 		level, log, ask := newLevel(t)
 		if code, _ := ask(http.MethodPut, "debug", test.peer, test.header...); code != http.StatusForbidden || level.Level() != slog.LevelInfo || log.Len() > 0 {
 			t.Errorf("%s: %d, and the level is %v", name, code, level.Level())

@@ -78,6 +78,10 @@ func NewServer(c Config) *Server {
 		IdleTimeout:       time.Minute,
 		ErrorLog:          slog.NewLogLogger(c.Logger.Handler(), slog.LevelDebug),
 	}
+	p := newProfiles(c.Logger)
+	mux.HandleFunc("GET /debug/pprof/{$}", p.list)
+	mux.HandleFunc("GET /debug/pprof/{name}", p.take)
+	s.http.RegisterOnShutdown(p.end)
 	return s
 }
 

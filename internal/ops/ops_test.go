@@ -217,7 +217,7 @@ func wantLines(t *testing.T, text string, lines ...string) {
 
 func TestOtherRequests(t *testing.T) {
 	o := newOffice(t)
-	for _, path := range []string{"/", "/nothing", "/metrics/", "/livez/x", "/debug/pprof/", "/status/../nothing"} {
+	for _, path := range []string{"/", "/nothing", "/metrics/", "/livez/x", "/debug/pprof/cmdline", "/debug/pprof/trace", "/debug/pprof/symbol", "/debug/", "/status/../nothing"} {
 		if code, _, _ := o.ask(t, http.MethodGet, path); code != http.StatusNotFound {
 			t.Errorf("GET %s: %d", path, code)
 		}
