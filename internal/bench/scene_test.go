@@ -114,8 +114,9 @@ func (s *scene) contenders(t *testing.T) []contender {
 	t.Helper()
 	broker := s.startBroker(t)
 	response := s.register(t, broker)
-	own := func(name, what string, server, user files, redisURL string) contender {
-		order, err := json.Marshal(serverOrder{Files: server, Response: response, Redis: redisURL})
+	own := func(name, what string, user files, o serverOrder, variables ...string) contender {
+		o.Response = response
+		order, err := json.Marshal(o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +125,7 @@ func (s *scene) contenders(t *testing.T) []contender {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(self)
-		cmd.Env = append(os.Environ(), role+"="+what, noGrace, garbage)
+		cmd.Env = append(append(os.Environ(), role+"="+what, noGrace, garbage), variables...)
 		cmd.Stdin = strings.NewReader(string(order))
 		c := contender{name: name, user: user}
 		c.process = startAndRead(t, cmd, false, func(line string) bool {
@@ -135,9 +136,11 @@ func (s *scene) contenders(t *testing.T) []contender {
 	}
 	return []contender{
 		broker,
-		own("bare gRPC, mTLS", "bare", s.server, s.user, ""),
-		own("bare gRPC, plain text", "bare", files{}, files{}, ""),
-		own("a GET of Redis per call, mTLS", "naive", s.server, s.user, s.redis.URL()),
+		own("bare gRPC, mTLS", "bare", s.user, serverOrder{Files: s.server}),
+		own("bare gRPC, plain text", "bare", files{}, serverOrder{}),
+		own("a GET of Redis per call, mTLS", "naive", s.user, serverOrder{Files: s.server, Redis: s.redis.URL()}),
+		own("bare gRPC, mTLS, tuned as the broker", "bare", s.user, serverOrder{Files: s.server, Tuned: true}),
+		own("bare gRPC, mTLS, Go's garbage", "bare", s.user, serverOrder{Files: s.server}, "GOGC=100"),
 	}
 }
 

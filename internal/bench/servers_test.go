@@ -67,6 +67,7 @@ type serverOrder struct {
 	Files    files
 	Response []byte // of GetToken
 	Redis    string // URL
+	Tuned    bool   // as the broker's server is (internal/rpc)
 }
 
 // serve serves on ports that it writes to standard output, API and metrics, until it is
@@ -83,6 +84,9 @@ func serve(make func(serverOrder) (pb.TokenServiceServer, error)) error {
 	options, err := o.Files.serverOptions()
 	if err != nil {
 		return err
+	}
+	if o.Tuned {
+		options = append(options, grpc.NumStreamWorkers(128), grpc.StaticConnWindowSize(256<<10), grpc.ReadBufferSize(8<<10))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()

@@ -2,22 +2,19 @@ package bench_test
 
 import (
 	"context"
-	"fmt"
 	"net/url"
 
 	"golang.org/x/oauth2"
 	"golang.org/x/oauth2/clientcredentials"
-	"google.golang.org/grpc/connectivity"
 
 	"smokeball.internal/tokenbroker/client"
-	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 )
 
 // way is how callers come by a token.
 type way string
 
 const (
-	byCall   way = ""       // They call GetToken for each.
+	byCall   way = ""       // They call GetToken for each (wire).
 	byClient way = "client" // The Go client of the broker has it in their memory.
 	byOAuth2 way = "oauth2" // They buy it themselves, and x/oauth2 has it in their memory.
 )
@@ -60,22 +57,12 @@ func (o order) connect(ctx context.Context) (asks []ask, leave func(), err error
 		}
 	}
 	for range o.Connections {
-		conn, err := o.Files.dial(o.Address)
+		w, err := o.Files.connect(ctx, o.Address)
 		if err != nil {
 			return nil, nil, err
 		}
-		closers = append(closers, conn.Close)
-		conn.Connect()
-		for state := conn.GetState(); state != connectivity.Ready; state = conn.GetState() {
-			if !conn.WaitForStateChange(ctx, state) {
-				return nil, nil, fmt.Errorf("no connection to %s in time: %v", o.Address, state)
-			}
-		}
-		service := pb.NewTokenServiceClient(conn)
-		asks = append(asks, func(ctx context.Context, tenant string) error {
-			_, err := service.GetToken(ctx, &pb.GetTokenRequest{Tenant: tenant})
-			return err
-		})
+		closers = append(closers, w.conn.Close)
+		asks = append(asks, w.ask)
 	}
 	return asks, leave, nil
 }

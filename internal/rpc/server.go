@@ -39,6 +39,10 @@ const (
 	connWindow = 256 << 10
 	// Requests are small, and there is one such buffer for each connection.
 	readBuffer = 8 << 10
+	// Goroutines that are kept for calls. One that is begun for a call has its stack grown
+	// twice, which takes a sixth of the call's time. A stream keeps one until it ends; when
+	// none is left, calls have new ones, as all have without this.
+	workers = 128
 	// Clients that probe a connection more often than this are sent away.
 	minPing = 10 * time.Second
 	// How long those who watch health have to hear that the server is going.
@@ -92,6 +96,7 @@ func NewServer(c Config) (*Server, error) {
 	way := newWay(c, validator)
 	streams, endStreams := context.WithCancel(context.Background())
 	options := []grpc.ServerOption{
+		grpc.NumStreamWorkers(workers),
 		grpc.InTapHandle(entrance.look),
 		grpc.UnaryInterceptor(way.unary),
 		grpc.ChainStreamInterceptor(entrance.stream),
