@@ -3,6 +3,10 @@ package rpc
 import (
 	"net"
 
+	"buf.build/go/protovalidate"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/tap"
+
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 	"smokeball.internal/tokenbroker/internal/access"
 )
@@ -21,3 +25,21 @@ const MaxStrangers = maxStrangers
 
 // KeepsRules is the short way through the rules.
 func KeepsRules(r *pb.GetTokenRequest) bool { return keepsRules(r) }
+
+// HotPath returns what is on the way of a unary call beside gRPC: what looks at it, the
+// interceptor, and the service.
+func HotPath(c Config) (look tap.ServerInHandle, way grpc.UnaryServerInterceptor, service pb.TokenServiceServer, err error) {
+	e, err := newEntrance(c)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	validator, err := protovalidate.New()
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	w := newWay(c, validator)
+	server := grpc.NewServer()
+	service = &tokenService{broker: c.Broker, log: c.Logger}
+	pb.RegisterTokenServiceServer(server, service)
+	return e.look, w.unary, service, w.metrics.measure(server, c.Metrics)
+}
