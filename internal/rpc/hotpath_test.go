@@ -15,6 +15,7 @@ import (
 	"smokeball.internal/tokenbroker/internal/access"
 	"smokeball.internal/tokenbroker/internal/audit"
 	"smokeball.internal/tokenbroker/internal/broker/brokertest"
+	"smokeball.internal/tokenbroker/internal/logging"
 	"smokeball.internal/tokenbroker/internal/rpc"
 )
 
@@ -32,7 +33,7 @@ func hotPath(t testing.TB) (look, way, handler func()) {
 	done := make(chan struct{})
 	go func() { defer close(done); records.Run(writing) }()
 	t.Cleanup(func() { stop(); <-done })
-	atDoor, interceptor, service, err := rpc.HotPath(rpc.Config{Broker: fleet.Replicas[0], Logger: slog.New(slog.NewJSONHandler(io.Discard, nil)),
+	atDoor, interceptor, service, err := rpc.HotPath(rpc.Config{Broker: fleet.Replicas[0], Logger: logging.New(io.Discard, logging.JSON, slog.LevelInfo),
 		Metrics: prometheus.NewRegistry(), Guard: access.Unguarded(fleet.Replicas[0]), Audit: records})
 	if err != nil {
 		t.Fatal(err)
