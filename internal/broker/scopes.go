@@ -27,16 +27,16 @@ type scopeSets struct {
 // registered scopes always are.
 func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 	if len(scopes) == 0 {
-		return b.entry(s, &s.credential, s.digest), nil
+		return b.entry(s, s.credential, s.digest), nil
 	}
 	if !s.tenant.Admits(scopes) {
 		return nil, ErrScopeNotRegistered
 	}
-	c := s.credential
+	c := *s.credential
 	c.Scopes = token.CanonicalScopes(scopes)
 	digest := c.Key().Digest()
 	if digest == s.digest {
-		return b.entry(s, &c, digest), nil
+		return b.entry(s, s.credential, digest), nil
 	}
 	if v, ok := b.entries.Load(digest); ok && v.(*entry).askedBy(s) {
 		b.asks(s, v.(*entry))
@@ -55,7 +55,8 @@ func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 		return nil, ErrTooManyScopeSets
 	}
 	named.digests[digest] = true
-	return b.entry(s, &c, digest), nil
+	kept := c // So that those that are served already leave nothing on the heap.
+	return b.entry(s, &kept, digest), nil
 }
 
 // counts says whether there is an entry with this digest that the tenant has asked
@@ -66,6 +67,5 @@ func (b *Broker) counts(s *subject, digest string) bool {
 	if !ok || !s.buys(v.(*entry)) {
 		return false
 	}
-	_, asked := v.(*entry).askers.Load(s.tenant.ID)
-	return asked
+	return v.(*entry).askers.of(s.tenant.ID) != nil
 }

@@ -23,15 +23,15 @@ const (
 type subject struct {
 	tenant     *tenant.Tenant
 	apiBaseURL string
-	credential token.Credential // with the registered scopes
-	digest     string           // of the credential's key
-	epoch      uint64           // Broker.epoch when it was read
+	credential *token.Credential // with the registered scopes
+	digest     string            // of the credential's key
+	epoch      uint64            // Broker.epoch when it was read
 
 	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
-	c := token.Credential{
+	c := &token.Credential{
 		Endpoint: b.issuer.TokenEndpoint(t),
 		ClientID: t.ClientID,
 		SecretID: t.Secret.ID,

@@ -90,7 +90,7 @@ func (r *Registry) Troubled(seen func(*tenant.Tenant) bool) iter.Seq[View] {
 				return true
 			}
 			s := r.broker.subjectOf(e, seen)
-			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key})
+			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key()})
 		})
 	}
 }
@@ -113,8 +113,8 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 // subjectOf returns a tenant, as this replica knows it, that is seen and may have the
 // entry's token; nil: none is known any more.
 func (b *Broker) subjectOf(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
-	e.askers.Range(func(id, _ any) bool {
-		v, ok := b.subjects.Load(id)
+	e.askers.each(func(s *subject) bool {
+		v, ok := b.subjects.Load(s.tenant.ID)
 		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) && seen(v.(*subject).tenant) {
 			found = v.(*subject)
 		}
