@@ -3,6 +3,7 @@ package bench_test
 import (
 	"fmt"
 	"log/slog"
+	"net/http/httptest"
 	"sync"
 	"testing"
 	"time"
@@ -11,8 +12,10 @@ import (
 
 	pb "smokeball.internal/tokenbroker/gen/tokenbroker/v1"
 	"smokeball.internal/tokenbroker/internal/redisstore"
+	"smokeball.internal/tokenbroker/internal/redisstore/redistest"
 	"smokeball.internal/tokenbroker/internal/seal"
 	"smokeball.internal/tokenbroker/internal/secret"
+	"smokeball.internal/tokenbroker/internal/simulator"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
 )
@@ -47,23 +50,33 @@ func sizesOf() sizes {
 // TestScale measures what becomes of one replica when there is more of everything: each
 // is a curve, of which none may rise where nothing is said to cost.
 func TestScale(t *testing.T) {
-	z, report := sizesOf(), readScale(t)
+	z, report, made := sizesOf(), readScale(t), newScene(t)
 	t.Run("calls", func(t *testing.T) {
-		s := newScene(t)
+		s := made.emptied(t)
 		s.fill(t, 0, z.tenants[len(z.tenants)-1], true)
 		report.Tenants = s.overTenants(t, z)
 		report.Connections, report.Steady = s.overConnections(t, z)
 	})
 	t.Run("memory", func(t *testing.T) {
-		s := newScene(t)
-		report.Start, report.Memory = s.whileFilling(t, z)
+		report.Start, report.Memory = made.emptied(t).whileFilling(t, z)
 	})
 	t.Run("storm", func(t *testing.T) {
-		report.Storm = newScene(t).coldStorm(t, z)
+		report.Storm = made.emptied(t).coldStorm(t, z)
 	})
 	if !t.Failed() {
 		report.write(t, z)
 	}
+}
+
+// emptied returns the scene with a Redis and an issuer of its own, which know nothing.
+func (s *scene) emptied(t *testing.T) *scene {
+	t.Helper()
+	empty := *s
+	empty.redis, empty.issuer = redistest.Start(t, "--appendonly", "yes"), simulator.New()
+	server := httptest.NewServer(empty.issuer)
+	t.Cleanup(func() { empty.issuer.Close(); server.Close() })
+	empty.issuerURL = server.URL
+	return &empty
 }
 
 // loadPoint is what was measured at one point of a curve, a value for each round.
