@@ -3,6 +3,7 @@ package bench_test
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -11,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/connectivity"
 
@@ -31,22 +31,26 @@ type memoryCurve struct {
 	Points []memoryPoint `json:"points"`
 }
 
-// memoryPoint is in bytes: what the process has of the machine's memory, and what is in
-// use of its heap when the garbage has just been collected.
+// memoryPoint is in bytes.
 type memoryPoint struct {
-	N    int     `json:"n"`
-	RSS  float64 `json:"rss"`
-	Heap float64 `json:"heap"`
+	N int `json:"n"`
+	// Held is in use of the heap, when the garbage has just been collected, and of stacks.
+	Held float64 `json:"held"`
+	// Resident is what the process has of the machine's memory.
+	Resident float64 `json:"resident"`
 }
 
-// slopes returns what one more takes, by least squares over all points.
-func (c memoryCurve) slopes() (rss, heap float64) {
-	var n, x, r, h, xx, xr, xh float64
+func heldOf(p memoryPoint) float64     { return p.Held }
+func residentOf(p memoryPoint) float64 { return p.Resident }
+
+// slope returns what one more takes, by least squares over all points.
+func (c memoryCurve) slope(of func(memoryPoint) float64) float64 {
+	var n, x, y, xx, xy float64
 	for _, p := range c.Points {
 		at := float64(p.N)
-		n, x, r, h, xx, xr, xh = n+1, x+at, r+p.RSS, h+p.Heap, xx+at*at, xr+at*p.RSS, xh+at*p.Heap
+		n, x, y, xx, xy = n+1, x+at, y+of(p), xx+at*at, xy+at*of(p)
 	}
-	return (n*xr - x*r) / (n*xx - x*x), (n*xh - x*h) / (n*xx - x*x)
+	return (n*xy - x*y) / (n*xx - x*x)
 }
 
 // whileFilling registers more and more tenants, and measures how long a start takes and
@@ -69,16 +73,16 @@ func (s *scene) whileFilling(t *testing.T, z sizes) (starts []startPoint, curves
 			p.MS = append(p.MS, s.startAndEnd(t, fmt.Sprintf("start-%d-%d", n, i)).Seconds()*1000)
 		}
 		starts = append(starts, p)
-		registered.Points = append(registered.Points, s.memory(t, replica, n))
+		registered.Points = append(registered.Points, memory(t, replica, n))
 	}
 	tokens := memoryCurve{Of: "tenant with its token"}
 	before = 0
 	for _, n := range numbers {
 		replica.ask(t, before, n)
 		before = n
-		tokens.Points = append(tokens.Points, s.memory(t, replica, n))
+		tokens.Points = append(tokens.Points, memory(t, replica, n))
 	}
-	return starts, []memoryCurve{registered, tokens, s.overIdle(t, z, replica), s.overStreams(t, z, replica)}
+	return starts, []memoryCurve{registered, tokens, s.overIdle(t, z), s.overStreams(t, z)}
 }
 
 // startAndEnd starts a replica, and returns how long it took to be ready.
@@ -86,7 +90,7 @@ func (s *scene) startAndEnd(t *testing.T, name string) time.Duration {
 	t.Helper()
 	begun := time.Now()
 	c := s.replica(t, name)
-	for !ready(t, c) {
+	for get(t, c, "/readyz") != http.StatusOK {
 		if time.Since(begun) > time.Minute {
 			t.Fatal("a replica does not become ready")
 		}
@@ -97,45 +101,45 @@ func (s *scene) startAndEnd(t *testing.T, name string) time.Duration {
 	return took
 }
 
-func ready(t *testing.T, c contender) bool {
+// get returns the status that a replica's operators' port answers with.
+func get(t *testing.T, c contender, path string) int {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+c.metrics+"/readyz", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+c.metrics+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return false
+		t.Fatal(err)
 	}
-	_ = resp.Body.Close()
-	return resp.StatusCode == http.StatusOK
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
 }
 
 // overIdle measures what connections take that nothing is asked on.
-func (s *scene) overIdle(t *testing.T, z sizes, replica contender) memoryCurve {
+func (s *scene) overIdle(t *testing.T, z sizes) memoryCurve {
 	t.Helper()
+	replica := s.replica(t, "idle")
 	curve := memoryCurve{Of: "idle connection (mTLS)"}
-	conns := make([]*grpc.ClientConn, 0, z.idle[len(z.idle)-1])
+	open := 0
 	for _, n := range z.idle {
-		more := replica.dial(t, n-len(conns))
-		if err := connected(t.Context(), more); err != nil {
+		if err := connected(t.Context(), replica.dial(t, n-open)); err != nil {
 			t.Fatal(err)
 		}
-		conns = append(conns, more...)
-		curve.Points = append(curve.Points, s.memory(t, replica, n))
-	}
-	for _, conn := range conns {
-		_ = conn.Close()
+		open = n
+		curve.Points = append(curve.Points, memory(t, replica, n))
 	}
 	return curve
 }
 
 // overStreams measures what streams of WatchToken take, each of another tenant.
-func (s *scene) overStreams(t *testing.T, z sizes, replica contender) memoryCurve {
+func (s *scene) overStreams(t *testing.T, z sizes) memoryCurve {
 	t.Helper()
-	curve := memoryCurve{Of: "stream of WatchToken"}
 	const perConnection = 500
-	most := z.streams[len(z.streams)-1]
+	replica, most := s.replica(t, "streams"), last(z.streams)
+	curve := memoryCurve{Of: "stream of WatchToken"}
+	replica.ask(t, 0, most) // The tokens are not the streams'.
 	conns := replica.dial(t, max(1, most/perConnection))
 	if err := connected(t.Context(), conns); err != nil {
 		t.Fatal(err)
@@ -151,7 +155,7 @@ func (s *scene) overStreams(t *testing.T, z sizes, replica contender) memoryCurv
 				t.Fatal(err)
 			}
 		}
-		curve.Points = append(curve.Points, s.memory(t, replica, n))
+		curve.Points = append(curve.Points, memory(t, replica, n))
 	}
 	return curve
 }
@@ -186,41 +190,23 @@ func connected(ctx context.Context, conns []*grpc.ClientConn) error {
 	return nil
 }
 
-// memory measures when the replica has collected its garbage: it is asked for
-// something until it does.
-func (s *scene) memory(t *testing.T, c contender, n int) memoryPoint {
+// memory measures when the replica has collected its garbage.
+func memory(t *testing.T, c contender, n int) memoryPoint {
 	t.Helper()
-	const collections = "go_gc_duration_seconds_count"
-	conn := c.dial(t, 1)[0]
-	before := metric(t, c.metrics, collections)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	var asking errgroup.Group
-	for range 8 {
-		asking.Go(func() error {
-			for ctx.Err() == nil { // Where there is no tenant yet, the answer is that there is none.
-				_, _ = pb.NewTokenServiceClient(conn).GetToken(ctx, &pb.GetTokenRequest{Tenant: "tenants/" + id(0)})
-			}
-			return nil
-		})
+	for range 2 { // What pools hold goes with the second.
+		if code := get(t, c, "/debug/pprof/heap?gc=1"); code != http.StatusOK {
+			t.Fatalf("the replica does not collect its garbage: %d", code)
+		}
 	}
-	for ctx.Err() == nil && metric(t, c.metrics, collections) < before+2 {
-		time.Sleep(5 * time.Millisecond)
+	return memoryPoint{
+		N: n, Held: metric(t, c.metrics, "go_memstats_heap_alloc_bytes") + metric(t, c.metrics, "go_memstats_stack_inuse_bytes"), Resident: residentSetOf(t, c.process.Pid),
 	}
-	cancel()
-	_ = asking.Wait()
-	_ = conn.Close()
-	p := memoryPoint{N: n, RSS: rssOf(t, c.process.Pid), Heap: metric(t, c.metrics, "go_memstats_heap_alloc_bytes")}
-	for range 10 { // What is not swept yet is garbage.
-		time.Sleep(20 * time.Millisecond)
-		p.Heap = min(p.Heap, metric(t, c.metrics, "go_memstats_heap_alloc_bytes"))
-	}
-	return p
 }
 
 var residentSet = regexp.MustCompile(`VmRSS:\s+(\d+) kB`)
 
-// rssOf returns how many bytes a process has in memory.
-func rssOf(t *testing.T, pid int) float64 {
+// residentSetOf returns how many bytes a process has in memory.
+func residentSetOf(t *testing.T, pid int) float64 {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {

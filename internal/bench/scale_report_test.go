@@ -89,15 +89,14 @@ func (r *scaleReport) markdown(z sizes) string {
 		q := r.Steady[i]
 		line("| %s | %.0f | %.2f | %.1f ms | %.1f µs | %.2f ms | %.2f ms | %.1f µs |", thousands(p.N), median(p.Rate), median(rate), median(p.P99), median(p.CPU), median(q.P50), median(q.P99), median(q.CPU))
 	}
-	line("\n## Memory\n\nWhat one more takes, by least squares over the points. Heap: in use when the garbage has just been collected. RSS: what the process has of the machine, with the room that the collector")
-	line("leaves for garbage, which is as much again as the heap (`GOGC`).\n\n| for each | heap | RSS | points |\n|---|---:|---:|---|")
+	line("\n## Memory\n\nWhat one more takes, by least squares over the points. Held: the heap and stacks in use when the garbage has just been collected. Resident: what the process has of the machine's memory then, with")
+	line("the room for garbage that the runtime has not given back (`GOGC`, `GOMEMLIMIT`).\n\n| for each | held | resident | held at each point |\n|---|---:|---:|---|")
 	for _, c := range r.Memory {
-		rss, heap := c.slopes()
 		var points []string
 		for _, p := range c.Points {
-			points = append(points, fmt.Sprintf("%s: %.0f MiB", thousands(p.N), p.RSS/(1<<20)))
+			points = append(points, fmt.Sprintf("%s: %.1f MiB", thousands(p.N), p.Held/(1<<20)))
 		}
-		line("| %s | %s | %s | %s |", c.Of, kib(heap), kib(rss), strings.Join(points, ", "))
+		line("| %s | %s | %s | %s |", c.Of, kib(c.slope(heldOf)), kib(c.slope(residentOf)), strings.Join(points, ", "))
 	}
 	line("\n## Start\n\nFrom the start of the process until `/readyz` says so.\n\n| tenants that are registered | median | least–most |\n|---:|---:|---:|")
 	for _, p := range r.Start {

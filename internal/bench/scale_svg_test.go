@@ -46,7 +46,7 @@ func (r *scaleReport) svg() string {
 	for _, c := range r.Memory[:min(2, len(r.Memory))] {
 		l := plotted{name: c.Of}
 		for _, p := range c.Points {
-			l.x, l.y = append(l.x, float64(p.N)), append(l.y, p.RSS/(1<<20))
+			l.x, l.y = append(l.x, float64(p.N)), append(l.y, p.Held/(1<<20))
 		}
 		memory = append(memory, l)
 	}
@@ -60,7 +60,7 @@ func (r *scaleReport) svg() string {
 		{"p99 (ms) over tenants", true, []plotted{line("median", r.Tenants, p99)}},
 		{"calls/s over connections", true, []plotted{line("without pause", r.Connections, rate)}},
 		{"p99 (ms) over connections", true, []plotted{line("steady rate", r.Steady, p99)}},
-		{"memory of a replica (MiB, RSS) over tenants", false, memory},
+		{"memory held (MiB) over tenants", false, memory},
 		{"start (ms) over tenants registered", true, []plotted{start}},
 		{"cold storm: tenants over seconds", false, []plotted{warm, limit}},
 	})
