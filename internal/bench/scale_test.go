@@ -107,7 +107,7 @@ func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 	for round := range z.rounds {
 		for i := range points {
 			i = (i + round) % len(points)
-			p := plan{rounds: 1, period: z.period, connections: 8, callers: 64, tenants: points[i].N}
+			p := plan{rounds: 1, period: z.period, connections: 8, callers: 64, tenants: points[i].N, unscraped: true}
 			points[i].add(p.once(t, s, replicas[i]))
 		}
 	}
@@ -128,7 +128,7 @@ func (s *scene) overConnections(t *testing.T, z sizes) (unpaced, steady []loadPo
 			i = (i + round) % len(z.connections)
 			n := z.connections[i]
 			unpaced[i].N, steady[i].N = n, n
-			p := plan{rounds: 1, period: z.period, connections: n, callers: max(64, n), tenants: 1}
+			p := plan{rounds: 1, period: z.period, connections: n, callers: max(64, n), tenants: 1, unscraped: true}
 			unpaced[i].add(p.once(t, s, replica))
 			p.callers, p.rate = most, z.steadyRate
 			steady[i].add(p.once(t, s, replica))

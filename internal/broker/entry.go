@@ -5,24 +5,27 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
+
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // entry is what this replica knows of one key: its token, or why there is none.
 // Readers take no lock.
 type entry struct {
-	digest     string
-	credential *token.Credential
-
+	// What an answer from memory looks at comes first, next to each other.
 	token     atomic.Pointer[token.Token]
 	failure   atomic.Pointer[token.Failure]
 	replacing atomic.Pointer[token.Token] // for which a caller has started a flight
+	subject   atomic.Pointer[subject]     // who asked for it last
 	used      atomic.Bool                 // whether it was asked for since the token came
+	dropped   atomic.Bool                 // it is not in Broker.entries any more
 	waiters   atomic.Int32                // callers that wait for a flight
 	putOffs   atomic.Int32                // how often a flight was put off since the last token
 
-	subject atomic.Pointer[subject] // who asked for it last
-	askers  askers                  // those who share the credential
+	digest     string
+	credential *token.Credential
+	askers     askers // those who share the credential
 
 	mu        sync.Mutex    // held to change token and timer together, and what is below
 	timer     *time.Timer   // calls Broker.due; nil until there is something to wait for
@@ -35,13 +38,32 @@ func (e *entry) key() token.Key { return e.credential.Key() }
 
 // entry returns the entry for a credential, and makes it if there is none.
 func (b *Broker) entry(s *subject, c *token.Credential, digest string) *entry {
-	v, ok := b.entries.Load(digest)
-	if !ok {
-		v, _ = b.entries.LoadOrStore(digest, &entry{digest: digest, credential: c})
+	if e := s.entry.Load(); e != nil && digest == s.digest {
+		b.asks(s, e)
+		return e
 	}
-	e := v.(*entry)
+	e, ok := b.entries.Load(digest)
+	if !ok {
+		e, _ = b.entries.LoadOrStore(digest, &entry{digest: digest, credential: c})
+	}
 	b.asks(s, e)
+	if digest == s.digest {
+		s.entry.Store(e)
+		if e.dropped.Load() { // Meanwhile: nobody else would forget it.
+			s.entry.Store(nil)
+		}
+	}
 	return e
+}
+
+// forget has nobody find the entry any more.
+func (b *Broker) forget(e *entry) {
+	drop(b.entries, e.digest, e)
+	e.dropped.Store(true)
+	e.askers.each(func(s *subject) bool {
+		s.entry.CompareAndSwap(e, nil)
+		return true
+	})
 }
 
 // asks notes that the tenant asks for the entry.
@@ -219,7 +241,7 @@ func (b *Broker) due(e *entry) {
 	case failure != nil && now.Before(failure.RetryAt.Add(streakMemory)):
 		e.wait(b, failure.RetryAt.Add(streakMemory))
 	default:
-		b.entries.CompareAndDelete(e.digest, e)
+		b.forget(e)
 	}
 }
 
@@ -251,4 +273,14 @@ func (s *subject) buys(e *entry) bool {
 	c, bought := s.credential, e.credential
 	return c.Endpoint == bought.Endpoint && c.ClientID == bought.ClientID && c.SecretID == bought.SecretID &&
 		(s.digest == e.digest || len(e.credential.Scopes) > 0 && s.tenant.Admits(e.credential.Scopes))
+}
+
+// drop removes what is held under the key, if it is this.
+func drop[V comparable](held *xsync.Map[string, V], key string, this V) {
+	held.Compute(key, func(v V, ok bool) (V, xsync.ComputeOp) {
+		if ok && v == this {
+			return v, xsync.DeleteOp
+		}
+		return v, xsync.CancelOp
+	})
 }

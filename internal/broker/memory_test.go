@@ -36,11 +36,13 @@ type elsewhere struct{ broker.Store }
 func (elsewhere) Tenant(_ context.Context, id string) (*tenant.Tenant, error) {
 	own := strings.Clone
 	created := time.Now()
-	return &tenant.Tenant{
+	t := &tenant.Tenant{
 		ID: own(id), DisplayName: "The firm " + id, Region: tenant.Region(own("us")), Environment: tenant.Environment(own("production")),
 		ClientID: "1example23456789" + id, Secret: tenant.Secret{ID: hex.EncodeToString(make([]byte, 16)), Value: secret.New(rand.Text() + rand.Text())},
 		APIKey: secret.New("api-key-of-" + rand.Text()), Created: created, Updated: created, SecretUpdated: created, Etag: hex.EncodeToString(make([]byte, 12)),
-	}, nil
+	}
+	t.Pack()
+	return t, nil
 }
 
 func (elsewhere) WarmTenants(context.Context, string, int) ([]string, string, error) {

@@ -38,9 +38,9 @@ func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 	if digest == s.digest {
 		return b.entry(s, s.credential, digest), nil
 	}
-	if v, ok := b.entries.Load(digest); ok && v.(*entry).askedBy(s) {
-		b.asks(s, v.(*entry))
-		return v.(*entry), nil
+	if e, ok := b.entries.Load(digest); ok && e.askedBy(s) {
+		b.asks(s, e)
+		return e, nil
 	}
 	v, _ := b.scopeSets.LoadOrStore(s.tenant.ID, &scopeSets{digests: map[string]bool{}})
 	named := v.(*scopeSets)
@@ -63,9 +63,6 @@ func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 // for, and may still ask for: not one of a former secret, or of scopes that are not
 // admitted any more.
 func (b *Broker) counts(s *subject, digest string) bool {
-	v, ok := b.entries.Load(digest)
-	if !ok || !s.buys(v.(*entry)) {
-		return false
-	}
-	return v.(*entry).askers.of(s.tenant.ID) != nil
+	e, ok := b.entries.Load(digest)
+	return ok && s.buys(e) && e.askers.of(s.tenant.ID) != nil
 }

@@ -27,6 +27,7 @@ type subject struct {
 	digest     string            // of the credential's key
 	epoch      uint64            // Broker.epoch when it was read
 
+	entry     atomic.Pointer[entry]     // for the registered scopes; nil: it was not asked for since there is one
 	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
 }
 
@@ -51,11 +52,10 @@ type read struct {
 // is read again; if that does not succeed soon, what is in memory does for now,
 // within the bound of Config.MaxStaleness.
 func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
-	v, ok := b.subjects.Load(id)
+	held, ok := b.subjects.Load(id)
 	if !ok {
 		return b.reload(ctx, id)
 	}
-	held := v.(*subject)
 	if held.epoch == b.epoch.Load() {
 		return held, nil
 	}
@@ -71,7 +71,7 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	now := time.Now()
 	switch {
 	case errors.Is(err, tenant.ErrLost) && now.Sub(b.hearing.resynced()) >= b.hearing.patience:
-		b.subjects.CompareAndDelete(id, held)
+		drop(b.subjects, id, held)
 	case isOutage(err) && ctx.Err() == nil:
 		again := now.Add(time.Second)
 		held.readAgain.Store(&again)
@@ -138,7 +138,7 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	// read while changes are not heard. It is good for this call, which began before
 	// the change too.
 	if !r.outdated && !b.hearing.deaf.Load() {
-		b.subjects.Store(id, s)
+		b.subjects.Store(t.ID, s)
 		b.hearing.start(b)
 	}
 	return s, nil
