@@ -76,16 +76,17 @@ func (r *scaleReport) markdown(z sizes) string {
 	line("round all points are measured in turn, and ratios are medians over the rounds of each round's own.\n\n![curves](scale.svg)\n")
 
 	line("## Tenants\n\nEach row is a replica that holds the tokens of so many tenants (%d bytes each), and whose 64 callers on 8 connections go through all of them.\n", tokenSize)
-	line("| tenants | calls/s | of one tenant's | least–most | p50 | p99 | of one tenant's | CPU/call |\n|---:|---:|---:|---:|---:|---:|---:|---:|")
+	line("| tenants | calls/s | of one tenant's | least–most | p50 | p99 | of one tenant's | CPU/call | of one tenant's |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, p := range r.Tenants {
-		rate, p99 := ratios(p, first(r.Tenants))
-		line("| %s | %.0f | %.3f | %.3f–%.3f | %.1f ms | %.1f ms | %.2f | %.1f µs |", thousands(p.N), median(p.Rate), median(rate), slices.Min(rate), slices.Max(rate), median(p.P50), median(p.P99), median(p99), median(p.CPU))
+		rate, p99, cpu := ratios(p, first(r.Tenants))
+		line("| %s | %.0f | %.3f | %.3f–%.3f | %.1f ms | %.1f ms | %.2f | %.1f µs | %.2f |", thousands(p.N), median(p.Rate), median(rate), slices.Min(rate), slices.Max(rate),
+			median(p.P50), median(p.P99), median(p99), median(p.CPU), median(cpu))
 	}
 	line("\n## Connections\n\nOne tenant, mTLS. Without pause: as many callers as connections, 64 at least, each with one call after the other, so that with 1,000 a call waits for its turn among 1,000.")
 	line("Steady: %.0f calls a second by %d callers, however many connections they share.\n", z.steadyRate, last(z.connections))
 	line("| connections | calls/s without pause | of one connection's | p99 | CPU/call | steady: p50 | p99 | CPU/call |\n|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for i, p := range r.Connections {
-		rate, _ := ratios(p, first(r.Connections))
+		rate, _, _ := ratios(p, first(r.Connections))
 		q := r.Steady[i]
 		line("| %s | %.0f | %.2f | %.1f ms | %.1f µs | %.2f ms | %.2f ms | %.1f µs |", thousands(p.N), median(p.Rate), median(rate), median(p.P99), median(p.CPU), median(q.P50), median(q.P99), median(q.CPU))
 	}
@@ -110,11 +111,11 @@ func (r *scaleReport) markdown(z sizes) string {
 }
 
 // ratios returns what p is of the other point, round by round.
-func ratios(p, of loadPoint) (rate, p99 []float64) {
+func ratios(p, of loadPoint) (rate, p99, cpu []float64) {
 	for i := range p.Rate {
-		rate, p99 = append(rate, p.Rate[i]/of.Rate[i]), append(p99, p.P99[i]/of.P99[i])
+		rate, p99, cpu = append(rate, p.Rate[i]/of.Rate[i]), append(p99, p.P99[i]/of.P99[i]), append(cpu, p.CPU[i]/of.CPU[i])
 	}
-	return rate, p99
+	return rate, p99, cpu
 }
 
 func median(values []float64) float64 {

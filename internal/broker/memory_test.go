@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"smokeball.internal/tokenbroker/internal/broker"
+	"smokeball.internal/tokenbroker/internal/broker/brokertest"
 	"smokeball.internal/tokenbroker/internal/secret"
 	"smokeball.internal/tokenbroker/internal/tenant"
 	"smokeball.internal/tokenbroker/internal/token"
@@ -110,4 +111,24 @@ func heap() int {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc)
+}
+
+// What was dropped is not used again: nobody would hear of its changes.
+func TestATokenThatWasDroppedIsHeldAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fleet := brokertest.NewFleet(t, 1)
+		fleet.Register(t, "acme", nil)
+		synctest.Wait()
+		b := fleet.Replicas[0]
+		for day := range 3 {
+			get(t, b, "acme")
+			if n := b.Entries(); n != 1 {
+				t.Errorf("day %d: %d tokens in memory while it is asked for", day, n)
+			}
+			time.Sleep(24 * time.Hour)
+			if n := b.Entries(); n != 0 {
+				t.Errorf("day %d: %d tokens in memory that nobody asks for", day, n)
+			}
+		}
+	})
 }
