@@ -61,7 +61,7 @@ func (s *scene) whileFilling(t *testing.T, z sizes) (starts []startPoint, curves
 	replica := s.replica(t, "memory")
 	registered := memoryCurve{Of: "tenant that is registered"}
 	numbers := append([]int{0}, z.tenants[1:]...)
-	if most := z.tenants[len(z.tenants)-1]; most > 1000 {
+	if most := last(z.tenants); most > 1000 {
 		numbers = []int{0, most / 1000, most / 10, most / 2, most}
 	}
 	before := 0

@@ -51,11 +51,11 @@ func sizesOf() sizes {
 // is a curve, of which none may rise where nothing is said to cost.
 func TestScale(t *testing.T) {
 	z, report, made := sizesOf(), readScale(t), newScene(t)
-	t.Run("calls", func(t *testing.T) {
-		s := made.emptied(t)
-		s.fill(t, 0, z.tenants[len(z.tenants)-1], true)
-		report.Tenants = s.overTenants(t, z)
-		report.Connections, report.Steady = s.overConnections(t, z)
+	t.Run("tenants", func(t *testing.T) {
+		report.Tenants = made.emptied(t).overTenants(t, z)
+	})
+	t.Run("connections", func(t *testing.T) {
+		report.Connections, report.Steady = made.emptied(t).overConnections(t, z)
 	})
 	t.Run("memory", func(t *testing.T) {
 		report.Start, report.Memory = made.emptied(t).whileFilling(t, z)
@@ -99,6 +99,7 @@ func (p *loadPoint) add(s sample) {
 // whose callers go through all of them.
 func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 	t.Helper()
+	s.fill(t, 0, last(z.tenants), true)
 	points, replicas := make([]loadPoint, len(z.tenants)), make([]contender, len(z.tenants))
 	for i, n := range z.tenants {
 		points[i].N, replicas[i] = n, s.replica(t, fmt.Sprintf("calls-%d", n))
@@ -119,10 +120,11 @@ func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 // callers who ask for the same all the time.
 func (s *scene) overConnections(t *testing.T, z sizes) (unpaced, steady []loadPoint) {
 	t.Helper()
+	s.fill(t, 0, 1, true)
 	replica := s.replica(t, "connections")
 	replica.ask(t, 0, 1)
 	unpaced, steady = make([]loadPoint, len(z.connections)), make([]loadPoint, len(z.connections))
-	most := z.connections[len(z.connections)-1]
+	most := last(z.connections)
 	for round := range z.rounds {
 		for i := range z.connections {
 			i = (i + round) % len(z.connections)
