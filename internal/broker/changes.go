@@ -182,7 +182,7 @@ func (b *Broker) warm(ctx context.Context, id string, within time.Duration) erro
 	if s == nil || !s.tenant.KeepWarm || s.tenant.Disabled {
 		return nil // Whoever asks for it is told why there is none.
 	}
-	e := b.entry(s, s.credential, s.digest)
+	e := b.entry(s, &s.credential, s.digest)
 	if e.token.Load() == nil {
 		e.wait(b, time.Now().Add(within))
 	}

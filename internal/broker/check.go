@@ -38,7 +38,7 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 	}
 	s := r.broker.newSubject(t)
 	finding := &Finding{Endpoint: s.credential.Endpoint}
-	finding.Token, err = r.broker.try(ctx, *s.credential)
+	finding.Token, err = r.broker.try(ctx, s.credential)
 	if err == nil {
 		r.use(ctx, s, finding.Token)
 		return finding, nil
@@ -49,7 +49,7 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 	if finding.Failure.Class != token.CredentialsRejected {
 		return finding, nil
 	}
-	if former, ok := s.fallback(*s.credential, time.Now()); ok {
+	if former, ok := s.fallback(s.credential, time.Now()); ok {
 		if bought, err := r.broker.try(ctx, former); err == nil {
 			r.use(ctx, s, bought)
 			finding.FallbackUntil = t.FallbackUntil
@@ -67,7 +67,7 @@ func (r *Registry) Check(ctx context.Context, id string, ownRegionOnly bool) (*F
 			continue
 		}
 		var f *token.Failure
-		if _, err := r.broker.try(ctx, *c); err == nil || errors.As(err, &f) && f.Class == token.ScopeRejected {
+		if _, err := r.broker.try(ctx, c); err == nil || errors.As(err, &f) && f.Class == token.ScopeRejected {
 			finding.AcceptedRegion = region
 			break
 		}

@@ -24,8 +24,8 @@ type entry struct {
 	putOffs   atomic.Int32                // how often a flight was put off since the last token
 
 	digest     string
-	credential *token.Credential
-	askers     askers // those who share the credential
+	credential *token.Credential // of the subject that it was made for, or its own
+	askers     askers            // those who share the credential
 
 	mu        sync.Mutex    // held to change token and timer together, and what is below
 	timer     *time.Timer   // calls Broker.due; nil until there is something to wait for

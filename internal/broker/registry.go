@@ -190,7 +190,7 @@ func (r *Registry) Rotate(ctx context.Context, id string, rotation Rotation) (*t
 			return nil, err
 		}
 		s := r.broker.newSubject(&tried)
-		bought, err := r.broker.try(ctx, *s.credential)
+		bought, err := r.broker.try(ctx, s.credential)
 		if err != nil {
 			return nil, err
 		}
@@ -228,7 +228,7 @@ func (r *Registry) at(ctx context.Context, id, etag string) (*tenant.Tenant, err
 // use hands out t as the tenant's token from now on.
 func (r *Registry) use(ctx context.Context, s *subject, t *token.Token) {
 	if t.Lifetime() > 0 && !s.tenant.Disabled {
-		r.broker.keep(ctx, r.broker.entry(s, s.credential, s.digest), t, token.RefreshPoint)
+		r.broker.keep(ctx, r.broker.entry(s, &s.credential, s.digest), t, token.RefreshPoint)
 	}
 }
 

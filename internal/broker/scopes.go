@@ -27,16 +27,16 @@ type scopeSets struct {
 // registered scopes always are.
 func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 	if len(scopes) == 0 {
-		return b.entry(s, s.credential, s.digest), nil
+		return b.entry(s, &s.credential, s.digest), nil
 	}
 	if !s.tenant.Admits(scopes) {
 		return nil, ErrScopeNotRegistered
 	}
-	c := *s.credential
+	c := s.credential
 	c.Scopes = token.CanonicalScopes(scopes)
 	digest := c.Key().Digest()
 	if digest == s.digest {
-		return b.entry(s, s.credential, digest), nil
+		return b.entry(s, &s.credential, digest), nil
 	}
 	if e, ok := b.entries.Load(digest); ok && e.askedBy(s) {
 		b.asks(s, e)

@@ -19,27 +19,27 @@ const (
 	staleWait = 100 * time.Millisecond
 )
 
-// subject is a tenant with what is worked out from it once.
+// subject is a tenant with what is worked out from it once: all in one piece of memory,
+// and what an answer looks at first.
 type subject struct {
-	tenant     *tenant.Tenant
+	entry      atomic.Pointer[entry]     // for the registered scopes; nil: it was not asked for since there is one
+	readAgain  atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
+	epoch      uint64                    // Broker.epoch when it was read
+	digest     string                    // of the credential's key
 	apiBaseURL string
-	credential *token.Credential // with the registered scopes
-	digest     string            // of the credential's key
-	epoch      uint64            // Broker.epoch when it was read
-
-	entry     atomic.Pointer[entry]     // for the registered scopes; nil: it was not asked for since there is one
-	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
+	tenant     tenant.Tenant
+	credential token.Credential // with the registered scopes
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
-	c := &token.Credential{
+	c := token.Credential{
 		Endpoint: b.issuer.TokenEndpoint(t),
 		ClientID: t.ClientID,
 		SecretID: t.Secret.ID,
 		Secret:   t.Secret.Value,
 		Scopes:   t.Scopes,
 	}
-	return &subject{tenant: t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
+	return &subject{tenant: *t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
 }
 
 // read is a look-up of a tenant that is under way.

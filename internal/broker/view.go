@@ -89,7 +89,7 @@ func (r *Registry) Troubled(seen func(*tenant.Tenant) bool) iter.Seq[View] {
 				return true
 			}
 			s := r.broker.subjectOf(e, seen)
-			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key()})
+			return s == nil || yield(View{Tenant: &s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key()})
 		})
 	}
 }
@@ -114,7 +114,7 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 func (b *Broker) subjectOf(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
 	e.askers.each(func(s *subject) bool {
 		known, ok := b.subjects.Load(s.tenant.ID)
-		if ok && !known.tenant.Disabled && known.buys(e) && seen(known.tenant) {
+		if ok && !known.tenant.Disabled && known.buys(e) && seen(&known.tenant) {
 			found = known
 		}
 		return found == nil
@@ -129,7 +129,7 @@ func (r *Registry) Remembered(part, after string) iter.Seq[*tenant.Tenant] {
 		known := map[string]*tenant.Tenant{}
 		for id, s := range r.broker.subjects.All() {
 			if id > after && strings.Contains(id, part) {
-				known[id] = s.tenant
+				known[id] = &s.tenant
 			}
 		}
 		for _, id := range slices.Sorted(maps.Keys(known)) {

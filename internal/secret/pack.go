@@ -2,6 +2,14 @@ package secret
 
 import "strings"
 
+// At returns the Text of *p, which is not changed any more.
+func At(p *string) Text {
+	if *p == "" {
+		return Text{}
+	}
+	return Text{p}
+}
+
 // Pack moves texts next to each other in memory, so that the collector of garbage has
 // less to look at. Each stays as long as any of them is held.
 func Pack(texts ...*Text) {
@@ -13,8 +21,6 @@ func Pack(texts ...*Text) {
 	for i, t := range texts {
 		n := len(t.Reveal())
 		packed[i], all = all[:n], all[n:]
-		if n > 0 {
-			t.p = &packed[i]
-		}
+		*t = At(&packed[i])
 	}
 }
