@@ -3,6 +3,7 @@ package bench_test
 import (
 	"fmt"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"sync"
 	"testing"
@@ -42,7 +43,7 @@ func sizesOf() sizes {
 		}
 	}
 	return sizes{
-		rounds: 1, period: 100 * time.Millisecond, tenants: []int{1, 50}, connections: []int{1, 10}, steadyRate: 200,
+		rounds: 1, period: 100 * time.Millisecond, tenants: []int{1, 50}, connections: []int{10}, steadyRate: 200,
 		idle: []int{0, 10}, streams: []int{0, 10}, starts: 1, storm: 120, stormRate: 50,
 	}
 }
@@ -86,13 +87,23 @@ type loadPoint struct {
 	P50  []float64 `json:"p50_ms"`
 	P99  []float64 `json:"p99_ms"`
 	CPU  []float64 `json:"cpu_us_per_call"`
+	// ScrapeMS is how long /metrics took.
+	ScrapeMS []float64 `json:"scrape_ms,omitempty"`
 }
 
-func (p *loadPoint) add(s sample) {
-	p.Rate = append(p.Rate, s.rate)
-	p.P50 = append(p.P50, s.p50.Seconds()*1000)
-	p.P99 = append(p.P99, s.p99.Seconds()*1000)
-	p.CPU = append(p.CPU, s.cpu.Seconds()*1e6)
+// measure adds a round. The replica is not scraped meanwhile: that walks over all the
+// tokens that it holds, and is measured by itself.
+func (p *loadPoint) measure(t *testing.T, replica contender, how plan) {
+	t.Helper()
+	var before, after time.Duration
+	out := load(t, how.order(replica), func() { before = cpuOf(t, replica.process.Pid) }, func() { after = cpuOf(t, replica.process.Pid) })
+	if out.Failed > 0 || out.Calls == 0 {
+		t.Fatalf("%d calls, %d failed: %s", out.Calls, out.Failed, out.Failure)
+	}
+	ms := func(d time.Duration) float64 { return d.Seconds() * 1000 }
+	p.Rate = append(p.Rate, float64(out.Calls)/out.Took.Seconds())
+	p.P50, p.P99 = append(p.P50, ms(quantile(out.Counts, .5))), append(p.P99, ms(quantile(out.Counts, .99)))
+	p.CPU = append(p.CPU, ms(after-before)*1000/float64(out.Calls))
 }
 
 // overTenants measures replicas that hold the tokens of so many tenants each, and
@@ -108,8 +119,12 @@ func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 	for round := range z.rounds {
 		for i := range points {
 			i = (i + round) % len(points)
-			p := plan{rounds: 1, period: z.period, connections: 8, callers: 64, tenants: points[i].N, unscraped: true}
-			points[i].add(p.once(t, s, replicas[i]))
+			begun := time.Now()
+			if code := get(t, replicas[i], "/metrics"); code != http.StatusOK {
+				t.Fatalf("/metrics answers %d", code)
+			}
+			points[i].ScrapeMS = append(points[i].ScrapeMS, time.Since(begun).Seconds()*1000)
+			points[i].measure(t, replicas[i], plan{period: z.period, connections: 8, callers: 64, tenants: points[i].N})
 		}
 	}
 	return points
@@ -130,10 +145,10 @@ func (s *scene) overConnections(t *testing.T, z sizes) (unpaced, steady []loadPo
 			i = (i + round) % len(z.connections)
 			n := z.connections[i]
 			unpaced[i].N, steady[i].N = n, n
-			p := plan{rounds: 1, period: z.period, connections: n, callers: max(64, n), tenants: 1, unscraped: true}
-			unpaced[i].add(p.once(t, s, replica))
+			p := plan{period: z.period, connections: n, callers: max(64, n), tenants: 1}
+			unpaced[i].measure(t, replica, p)
 			p.callers, p.rate = most, z.steadyRate
-			steady[i].add(p.once(t, s, replica))
+			steady[i].measure(t, replica, p)
 		}
 	}
 	return unpaced, steady
