@@ -106,6 +106,7 @@ func (r *scaleReport) markdown(z sizes) string {
 	s := r.Storm
 	line("\n## Cold storm\n\n%s tenants, none of which has a token, are asked for at once, by callers who come back when they are told to. The fleet allows itself %d exchanges a second, and %d at once.\n", thousands(s.Tenants), s.Rate, s.Burst)
 	line("| | |\n|---|---:|\n| all are warm after | %.1f s |\n| the limit alone: (%d − %d) / %d | %.1f s |", s.Took, s.Tenants, s.Burst, s.Rate, s.Arithmetic)
+	line("| exchanges in the busiest ten seconds | %d |\n| that the limit allows in ten: %d + 10 × %d | %d |", s.Busiest, s.Burst, s.Rate, s.Allowed)
 	line("| calls that failed for who was willing to wait | 0 |\n| tokens bought | %d |\n| requests that the issuer got | %d |\n| times a caller was told to come back | %d |", s.Bought, s.Asked, s.Retried)
 	return b.String()
 }
