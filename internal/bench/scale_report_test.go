@@ -72,17 +72,17 @@ func (r *scaleReport) markdown(z sizes) string {
 	var b strings.Builder
 	line := func(format string, a ...any) { fmt.Fprintf(&b, format+"\n", a...) }
 	line("# Scale\n\nWritten by `make bench-scale`, %s; the raw numbers are in [scale.json](scale.json). One replica, the release binary, with all that production has on: mTLS, identity,", r.Measured)
-	line("authorization, limits, validation, metrics, an audit record for each call on disk. Callers are a process of their own on the same machine. Values are medians of %d rounds of %s; in each", len(first(r.Tenants).Rate), r.Period)
+	line("authorization, limits, validation, metrics, an audit record for each call on disk. Callers are a process of their own on the same machine. Values are medians of rounds of %s; in each", r.Period)
 	line("round all points are measured in turn, and ratios are medians over the rounds of each round's own.\n\n![curves](scale.svg)\n")
 
-	line("## Tenants\n\nEach row is a replica that holds the tokens of so many tenants (%d bytes each), and whose 64 callers on 8 connections go through all of them. They are scraped\nbetween the rounds, while nobody calls: that walks over all tokens that a replica holds.\n", tokenSize)
+	line("## Tenants\n\nEach row is a replica that holds the tokens of so many tenants (%d bytes each), and whose 64 callers on 8 connections go through all of them. %d rounds. They are scraped\nbetween the rounds, while nobody calls: that walks over all tokens that a replica holds.\n", tokenSize, len(first(r.Tenants).Rate))
 	line("| tenants | calls/s | of one tenant's | least–most | p50 | p99 | of one tenant's | CPU/call | of one tenant's | a scrape |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for _, p := range r.Tenants {
 		rate, p99, cpu := ratios(p, first(r.Tenants))
 		line("| %s | %.0f | %.3f | %.3f–%.3f | %.1f ms | %.1f ms | %.2f | %.1f µs | %.2f | %.0f ms |", thousands(p.N), median(p.Rate), median(rate), slices.Min(rate), slices.Max(rate),
 			median(p.P50), median(p.P99), median(p99), median(p.CPU), median(cpu), median(p.ScrapeMS))
 	}
-	line("\n## Connections\n\nOne tenant, mTLS. Without pause: as many callers as connections, 64 at least, each with one call after the other, so that with 1,000 a call waits for its turn among 1,000.")
+	line("\n## Connections\n\nOne tenant, mTLS. %d rounds. Without pause: as many callers as connections, 64 at least, each with one call after the other, so that with 1,000 a call waits for its turn among 1,000.", len(first(r.Connections).Rate))
 	line("Steady: %.0f calls a second by %d callers, however many connections they share.\n", z.steadyRate, last(z.connections))
 	line("| connections | calls/s without pause | of one connection's | p99 | CPU/call | steady: p50 | p99 | CPU/call |\n|---:|---:|---:|---:|---:|---:|---:|---:|")
 	for i, p := range r.Connections {
