@@ -68,6 +68,11 @@ bench: installed ## Measure the release binary beside others for five minutes, o
 	@mkdir -p docs/performance
 	go test ./internal/bench -count=1 -timeout=20m -run TestHotCall -v -measure -rounds 7 -period 3s -reports $(abspath docs/performance) -readme $(abspath README.md)
 
+.PHONY: bench-scale
+bench-scale: installed ## Measure a replica with up to 100,000 tenants and 1,000 connections for a quarter of an hour, on a quiet machine, and write docs/performance/scale.*
+	@mkdir -p docs/performance
+	go test ./internal/bench -count=1 -timeout=40m -run TestScale -v -measure -rounds 9 -period 2s -reports $(abspath docs/performance)
+
 .PHONY: microbench
 microbench: $(BIN)/benchstat ## Run the benchmarks of single parts, six times each, for ten minutes, and keep what they print in .tmp/microbench for benchstat
 	@mkdir -p $(OUT)/microbench

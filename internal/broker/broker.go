@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 	"golang.org/x/sync/singleflight"
@@ -127,14 +128,14 @@ type Broker struct {
 	tenants Tenants
 	log     *slog.Logger
 
-	entries sync.Map // :: key digest (string) → *entry
+	entries *xsync.Map[string, *entry] // :: key digest → what is known of it
 	flights singleflight.Group
 	gates   sync.Map // :: token endpoint (string) → *gate
 	budget  budget
 	seed    maphash.Seed // for what differs between replicas
 
-	subjects   sync.Map // :: tenant id (string) → *subject
-	scopeSets  sync.Map // :: tenant id (string) → *scopeSets
+	subjects   *xsync.Map[string, *subject] // :: tenant id → the tenant
+	scopeSets  sync.Map                     // :: tenant id (string) → *scopeSets
 	loads      singleflight.Group
 	subjectsMu sync.Mutex     // held to change subjects and reads together
 	reads      map[*read]bool // look-ups under way
@@ -158,6 +159,7 @@ func New(c Config) *Broker {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Broker{
 		issuer: c.Issuer, store: c.Store, tenants: c.Tenants, log: c.Logger,
+		entries: xsync.NewMap[string, *entry](), subjects: xsync.NewMap[string, *subject](),
 		budget: newBudget(cmp.Or(c.ExchangeRate, 25)), seed: maphash.MakeSeed(), reads: map[*read]bool{},
 		hearing: hearing{patience: cmp.Or(c.MaxStaleness, 24*time.Hour)}, outages: rate.Sometimes{First: 1, Interval: 10 * time.Second},
 		observer: cmp.Or[Observer](c.Observer, nobody{}), tracer: cmp.Or[trace.Tracer](c.Tracer, noop.Tracer{}),
@@ -171,10 +173,9 @@ func (b *Broker) Close() {
 	b.cancel()
 	b.hearing.close()
 	b.tasks.close()
-	b.entries.Range(func(_, v any) bool {
-		v.(*entry).stop()
-		return true
-	})
+	for _, e := range b.entries.All() {
+		e.stop()
+	}
 }
 
 // tasks counts what is running, so that closing can wait for it. The zero tasks

@@ -77,7 +77,7 @@ func (b *Broker) buy(ctx context.Context, e *entry, o order) (*token.Token, erro
 // exchange asks the issuer with the tenant's secret, and, if it is refused, once
 // with the one before it.
 func (b *Broker) exchange(ctx context.Context, e *entry) (*token.Token, error) {
-	t, err := b.try(ctx, e.credential)
+	t, err := b.try(ctx, *e.credential)
 	var f *token.Failure
 	if !errors.As(err, &f) || f.Class != token.CredentialsRejected {
 		return t, err
@@ -131,7 +131,7 @@ func (b *Broker) keep(ctx context.Context, e *entry, t *token.Token, refreshPoin
 	for range 2 {
 		kept.RefreshAt = refreshPoint(kept.Issued, kept.Expires, rand.Float64())
 		var err error
-		if stored, err = b.store.Save(ctx, e.key, &kept); err != nil {
+		if stored, err = b.store.Save(ctx, e.key(), &kept); err != nil {
 			b.outage(ctx, "token not saved, other replicas will buy their own", err)
 			stored = &kept
 		}
@@ -169,7 +169,7 @@ func (b *Broker) refused(ctx context.Context, e *entry, f *token.Failure) *token
 	e.fail(b, &remembered)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storeTimeout)
 	defer cancel()
-	if err := b.store.SaveFailure(ctx, e.key, &remembered); err != nil {
+	if err := b.store.SaveFailure(ctx, e.key(), &remembered); err != nil {
 		b.outage(ctx, "failure not saved, other replicas will meet it too", err)
 	}
 	return &remembered

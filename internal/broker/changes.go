@@ -12,11 +12,10 @@ import (
 // TokenChanged tells the broker that a token with this id, or, if it is empty, a
 // failure, was saved under the key with this digest.
 func (b *Broker) TokenChanged(digest, tokenID string) {
-	v, ok := b.entries.Load(digest)
+	e, ok := b.entries.Load(digest)
 	if !ok {
 		return
 	}
-	e := v.(*entry)
 	if held := e.token.Load(); tokenID != "" && (held == nil || held.ID != tokenID) {
 		b.follow(e, tokenID)
 	}

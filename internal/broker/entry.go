@@ -5,50 +5,72 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/puzpuzpuz/xsync/v4"
+
 	"smokeball.internal/tokenbroker/internal/token"
 )
 
 // entry is what this replica knows of one key: its token, or why there is none.
 // Readers take no lock.
 type entry struct {
-	digest     string
-	key        token.Key
-	credential token.Credential
-
+	// What an answer from memory looks at comes first, next to each other.
 	token     atomic.Pointer[token.Token]
 	failure   atomic.Pointer[token.Failure]
 	replacing atomic.Pointer[token.Token] // for which a caller has started a flight
+	subject   atomic.Pointer[subject]     // who asked for it last
 	used      atomic.Bool                 // whether it was asked for since the token came
+	dropped   atomic.Bool                 // it is not in Broker.entries any more
 	waiters   atomic.Int32                // callers that wait for a flight
 	putOffs   atomic.Int32                // how often a flight was put off since the last token
 
-	subject atomic.Pointer[subject] // who asked for it last
-	askers  sync.Map                // :: tenant id (string) → *subject, of those who share the credential
+	digest     string
+	credential *token.Credential // of the subject that it was made for, or its own
+	askers     askers            // those who share the credential
 
-	woken chan struct{} // has a value when something about the key changed
-
-	mu    sync.Mutex  // held to change token and timer together
-	timer *time.Timer // calls Broker.due; nil until there is something to wait for
+	mu        sync.Mutex    // held to change token and timer together, and what is below
+	timer     *time.Timer   // calls Broker.due; nil until there is something to wait for
+	woken     chan struct{} // has a value when something about the key changed; nil while no flight listens
+	listening int           // how many flights do
 }
+
+// key is what the token is kept under.
+func (e *entry) key() token.Key { return e.credential.Key() }
 
 // entry returns the entry for a credential, and makes it if there is none.
 func (b *Broker) entry(s *subject, c *token.Credential, digest string) *entry {
-	v, ok := b.entries.Load(digest)
-	if !ok {
-		v, _ = b.entries.LoadOrStore(digest, &entry{
-			digest: digest, key: c.Key(), credential: *c, woken: make(chan struct{}, 1),
-		})
+	if e := s.entry.Load(); e != nil && digest == s.digest {
+		b.asks(s, e)
+		return e
 	}
-	e := v.(*entry)
+	e, ok := b.entries.Load(digest)
+	if !ok {
+		e, _ = b.entries.LoadOrStore(digest, &entry{digest: digest, credential: c})
+	}
 	b.asks(s, e)
+	if digest == s.digest {
+		s.entry.Store(e)
+		if e.dropped.Load() { // Meanwhile: nobody else would forget it.
+			s.entry.Store(nil)
+		}
+	}
 	return e
+}
+
+// forget has nobody find the entry any more.
+func (b *Broker) forget(e *entry) {
+	drop(b.entries, e.digest, e)
+	e.dropped.Store(true)
+	e.askers.each(func(s *subject) bool {
+		s.entry.CompareAndSwap(e, nil)
+		return true
+	})
 }
 
 // asks notes that the tenant asks for the entry.
 func (b *Broker) asks(s *subject, e *entry) {
 	if e.subject.Load() != s {
 		e.subject.Store(s)
-		if before, _ := e.askers.Swap(s.tenant.ID, s); before != any(s) && e.token.Load() != nil {
+		if e.askers.add(s) && e.token.Load() != nil {
 			b.compare(e)
 		}
 	}
@@ -57,19 +79,15 @@ func (b *Broker) asks(s *subject, e *entry) {
 // askedBy says whether the tenant, as it is registered in s, has asked for the
 // entry.
 func (e *entry) askedBy(s *subject) bool {
-	if e.subject.Load() == s {
-		return true
-	}
-	asker, ok := e.askers.Load(s.tenant.ID)
-	return ok && asker == any(s)
+	return e.subject.Load() == s || e.askers.of(s.tenant.ID) == s
 }
 
 // fallback returns the credential with the secret before this one, of a tenant
 // that has one which may still be tried at now.
 func (e *entry) fallback(now time.Time) (owner *subject, former token.Credential, ok bool) {
-	e.askers.Range(func(_, v any) bool {
-		owner = v.(*subject)
-		former, ok = owner.fallback(e.credential, now)
+	e.askers.each(func(s *subject) bool {
+		owner = s
+		former, ok = owner.fallback(*e.credential, now)
 		return !ok
 	})
 	return owner, former, ok
@@ -102,7 +120,7 @@ func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	e.putOffs.Store(0)
 	e.schedule(b, t.RefreshAt)
 	if another {
-		e.askers.Range(func(id, _ any) bool { b.bells.ring(id.(string)); return true })
+		e.askers.each(func(s *subject) bool { b.bells.ring(s.tenant.ID); return true })
 	}
 	return true
 }
@@ -136,10 +154,11 @@ func (e *entry) wait(b *Broker, at time.Time) {
 }
 
 func (e *entry) schedule(b *Broker, at time.Time) {
-	if e.timer != nil {
-		e.timer.Stop()
+	if e.timer == nil {
+		e.timer = time.AfterFunc(time.Until(at), func() { b.due(e) })
+		return
 	}
-	e.timer = time.AfterFunc(time.Until(at), func() { b.due(e) })
+	e.timer.Reset(time.Until(at))
 }
 
 func (e *entry) stop() {
@@ -150,11 +169,31 @@ func (e *entry) stop() {
 	}
 }
 
+// listen returns what has a value once something about the key has changed from now
+// on, for a flight that may have to wait for another replica. done must be called.
+func (e *entry) listen() (woken <-chan struct{}, done func()) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.woken == nil {
+		e.woken = make(chan struct{}, 1)
+	}
+	e.listening++
+	return e.woken, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if e.listening--; e.listening == 0 {
+			e.woken = nil
+		}
+	}
+}
+
 // wake ends the wait of a flight for another replica.
 func (e *entry) wake() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	select {
 	case e.woken <- struct{}{}:
-	default:
+	default: // There is a value already, or nobody listens.
 	}
 }
 
@@ -202,7 +241,7 @@ func (b *Broker) due(e *entry) {
 	case failure != nil && now.Before(failure.RetryAt.Add(streakMemory)):
 		e.wait(b, failure.RetryAt.Add(streakMemory))
 	default:
-		b.entries.CompareAndDelete(e.digest, e)
+		b.forget(e)
 	}
 }
 
@@ -212,13 +251,13 @@ func (b *Broker) due(e *entry) {
 // cannot be looked up.
 func (b *Broker) wanted(e *entry) (wanted, known bool) {
 	known = true
-	e.askers.Range(func(id, _ any) bool {
-		s, err := b.subject(b.ctx, id.(string))
+	e.askers.each(func(asker *subject) bool {
+		s, err := b.subject(b.ctx, asker.tenant.ID)
 		switch {
 		case isOutage(err):
 			known = false
 		case err != nil || s.tenant.Disabled || !s.buys(e):
-			e.askers.Delete(id)
+			e.askers.remove(asker)
 		default:
 			// Of a tenant's tokens, the one for its registered scopes is kept warm.
 			wanted = e.used.Load() || s.tenant.KeepWarm && s.digest == e.digest
@@ -231,7 +270,17 @@ func (b *Broker) wanted(e *entry) (wanted, known bool) {
 // buys says whether the entry's token is bought with the tenant's credential, for
 // scopes that it admits.
 func (s *subject) buys(e *entry) bool {
-	c := s.credential
-	return c.Endpoint == e.key.Endpoint && c.ClientID == e.key.ClientID && c.SecretID == e.key.SecretID &&
+	c, bought := s.credential, e.credential
+	return c.Endpoint == bought.Endpoint && c.ClientID == bought.ClientID && c.SecretID == bought.SecretID &&
 		(s.digest == e.digest || len(e.credential.Scopes) > 0 && s.tenant.Admits(e.credential.Scopes))
+}
+
+// drop removes what is held under the key, if it is this.
+func drop[V comparable](held *xsync.Map[string, V], key string, this V) {
+	held.Compute(key, func(v V, ok bool) (V, xsync.ComputeOp) {
+		if ok && v == this {
+			return v, xsync.DeleteOp
+		}
+		return v, xsync.CancelOp
+	})
 }

@@ -143,6 +143,8 @@ func (b *Broker) join(ctx context.Context, e *entry, o order) (*token.Token, err
 func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, error) {
 	o.owner = rand.Text()
 	o.came(ofStore) // Unless it is bought.
+	woken, done := e.listen()
+	defer done()
 	waited := false
 	for pause := pollInterval; ; pause = min(2*pause, maxPollInterval) {
 		t, err := b.look(ctx, e, o.replaces)
@@ -155,7 +157,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 		if err := b.resting(e); err != nil {
 			return nil, err
 		}
-		acquired, err := b.store.Lease(ctx, e.key, o.owner, leaseTTL)
+		acquired, err := b.store.Lease(ctx, e.key(), o.owner, leaseTTL)
 		switch {
 		case err != nil:
 			b.outage(ctx, "store is out of reach: a token is bought without asking the other replicas", err)
@@ -177,7 +179,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 			trace.SpanFromContext(ctx).AddEvent("another replica has the lease")
 		}
 		select {
-		case <-e.woken:
+		case <-woken:
 		case <-time.After(pause/2 + mathrand.N(pause)):
 		case <-ctx.Done():
 			if b.ctx.Err() != nil {
@@ -193,7 +195,7 @@ func (b *Broker) renew(ctx context.Context, e *entry, o order) (*token.Token, er
 func (b *Broker) release(e *entry, o order) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(b.ctx), storeTimeout)
 	defer cancel()
-	if err := b.store.Release(ctx, e.key, o.owner); err != nil {
+	if err := b.store.Release(ctx, e.key(), o.owner); err != nil {
 		b.outage(ctx, "lease not released, it ends by itself", err)
 	}
 }
@@ -212,7 +214,7 @@ func (b *Broker) outage(ctx context.Context, what string, err error) {
 func (b *Broker) look(ctx context.Context, e *entry, replaces string) (*token.Token, error) {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	t, f, err := b.store.Load(ctx, e.key)
+	t, f, err := b.store.Load(ctx, e.key())
 	now := time.Now()
 	switch {
 	case err != nil:
@@ -252,7 +254,7 @@ func (b *Broker) compare(e *entry) {
 			if stored != nil || err != nil || held == nil {
 				return nil, err
 			}
-			_, err = b.store.Save(ctx, e.key, held)
+			_, err = b.store.Save(ctx, e.key(), held)
 			return nil, err
 		})
 	})

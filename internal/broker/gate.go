@@ -97,7 +97,7 @@ func describe(s circuitbreaker.State) string {
 // resting returns an error while the issuer is given a rest, or one exchange is
 // tried.
 func (b *Broker) resting(e *entry) error {
-	breaker := b.gate(e.key.Endpoint).breaker
+	breaker := b.gate(e.credential.Endpoint).breaker
 	if wait := breaker.RemainingDelay(); wait > 0 || breaker.IsHalfOpen() {
 		return b.rest(e, wait)
 	}
@@ -107,7 +107,7 @@ func (b *Broker) resting(e *entry) error {
 // permit lets an exchange pass unless the issuer is given a rest. report must be
 // called with what it came to.
 func (b *Broker) permit(e *entry) (report func(error), err error) {
-	g := b.gate(e.key.Endpoint)
+	g := b.gate(e.credential.Endpoint)
 	if !g.breaker.TryAcquirePermit() {
 		return nil, b.rest(e, g.breaker.RemainingDelay())
 	}
@@ -116,11 +116,11 @@ func (b *Broker) permit(e *entry) (report func(error), err error) {
 		var f *token.Failure
 		switch {
 		case err == nil, errors.As(err, &f) && f.Class.Permanent():
-			g.failing.Delete(e.key.ClientID)
+			g.failing.Delete(e.credential.ClientID)
 			g.breaker.RecordSuccess() // A refusal is an answer.
 		default:
 			// A client that fails again and again does not speak for the others.
-			if _, again := g.failing.LoadOrStore(e.key.ClientID, true); !again || trial {
+			if _, again := g.failing.LoadOrStore(e.credential.ClientID, true); !again || trial {
 				g.breaker.RecordFailure()
 			}
 		}
@@ -135,7 +135,7 @@ func (b *Broker) rest(e *entry, wait time.Duration) error {
 // turn waits until the exchange for e has its turn within the budget, and says
 // whether it is one of a crowd. While it waits it keeps the lease.
 func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err error) {
-	g := b.gate(e.key.Endpoint)
+	g := b.gate(e.credential.Endpoint)
 	r := token.TurnRequest{Cost: b.budget.cost, Burst: b.budget.burst}
 	now := time.Now()
 	switch held := e.usable(now, 0); {
@@ -148,7 +148,7 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 	}
 	asking, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()
-	t, err := b.store.Admit(asking, e.key.Endpoint, r)
+	t, err := b.store.Admit(asking, e.credential.Endpoint, r)
 	if err != nil {
 		t = g.shared(r, time.Now())
 	} else {
@@ -161,7 +161,7 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 		return t.Owed > max(1, r.Burst/4), nil
 	}
 	trace.SpanFromContext(ctx).AddEvent("waits for its turn within the fleet's budget")
-	if _, err := b.store.Lease(asking, e.key, o.owner, t.Wait+leaseTTL); err != nil {
+	if _, err := b.store.Lease(asking, e.key(), o.owner, t.Wait+leaseTTL); err != nil {
 		b.log.DebugContext(ctx, "lease not prolonged", "key", e.digest, "error", err)
 	}
 	select {

@@ -90,7 +90,7 @@ func (b *Broker) answer(ctx context.Context, id string, scopes []string, w wish)
 		switch {
 		case lookUpErr != nil && !isOutage(lookUpErr):
 			return Answer{}, false, lookUpErr
-		case lookUpErr == nil && now.tenant.Etag != s.tenant.Etag:
+		case lookUpErr == nil && now != s && now.tenant.Etag != s.tenant.Etag:
 			s = now
 		case err != nil:
 			return Answer{}, false, err

@@ -22,14 +22,13 @@ type Held struct {
 func (b *Broker) Held() iter.Seq[Held] {
 	return func(yield func(Held) bool) {
 		now := time.Now()
-		b.entries.Range(func(_, v any) bool {
-			e := v.(*entry)
+		b.entries.RangeRelaxed(func(_ string, e *entry) bool {
 			t, s := e.token.Load(), e.subject.Load()
 			if t == nil || s == nil {
 				return true
 			}
 			if known, ok := b.subjects.Load(s.tenant.ID); ok {
-				s = known.(*subject)
+				s = known
 			}
 			if s.tenant.Disabled || !s.buys(e) || !e.missed(t, s, now) {
 				return true

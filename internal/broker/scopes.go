@@ -36,11 +36,11 @@ func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 	c.Scopes = token.CanonicalScopes(scopes)
 	digest := c.Key().Digest()
 	if digest == s.digest {
-		return b.entry(s, &c, digest), nil
+		return b.entry(s, &s.credential, digest), nil
 	}
-	if v, ok := b.entries.Load(digest); ok && v.(*entry).askedBy(s) {
-		b.asks(s, v.(*entry))
-		return v.(*entry), nil
+	if e, ok := b.entries.Load(digest); ok && e.askedBy(s) {
+		b.asks(s, e)
+		return e, nil
 	}
 	v, _ := b.scopeSets.LoadOrStore(s.tenant.ID, &scopeSets{digests: map[string]bool{}})
 	named := v.(*scopeSets)
@@ -55,17 +55,14 @@ func (b *Broker) entryFor(s *subject, scopes []string) (*entry, error) {
 		return nil, ErrTooManyScopeSets
 	}
 	named.digests[digest] = true
-	return b.entry(s, &c, digest), nil
+	kept := c // So that those that are served already leave nothing on the heap.
+	return b.entry(s, &kept, digest), nil
 }
 
 // counts says whether there is an entry with this digest that the tenant has asked
 // for, and may still ask for: not one of a former secret, or of scopes that are not
 // admitted any more.
 func (b *Broker) counts(s *subject, digest string) bool {
-	v, ok := b.entries.Load(digest)
-	if !ok || !s.buys(v.(*entry)) {
-		return false
-	}
-	_, asked := v.(*entry).askers.Load(s.tenant.ID)
-	return asked
+	e, ok := b.entries.Load(digest)
+	return ok && s.buys(e) && e.askers.of(s.tenant.ID) != nil
 }

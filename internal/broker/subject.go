@@ -19,15 +19,16 @@ const (
 	staleWait = 100 * time.Millisecond
 )
 
-// subject is a tenant with what is worked out from it once.
+// subject is a tenant with what is worked out from it once: all in one piece of memory,
+// and what an answer looks at first.
 type subject struct {
-	tenant     *tenant.Tenant
+	entry      atomic.Pointer[entry]     // for the registered scopes; nil: it was not asked for since there is one
+	readAgain  atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
+	epoch      uint64                    // Broker.epoch when it was read
+	digest     string                    // of the credential's key
 	apiBaseURL string
+	tenant     tenant.Tenant
 	credential token.Credential // with the registered scopes
-	digest     string           // of the credential's key
-	epoch      uint64           // Broker.epoch when it was read
-
-	readAgain atomic.Pointer[time.Time] // not before this time; nil: whenever it is out of date
 }
 
 func (b *Broker) newSubject(t *tenant.Tenant) *subject {
@@ -38,7 +39,7 @@ func (b *Broker) newSubject(t *tenant.Tenant) *subject {
 		Secret:   t.Secret.Value,
 		Scopes:   t.Scopes,
 	}
-	return &subject{tenant: t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
+	return &subject{tenant: *t, apiBaseURL: b.issuer.APIBaseURL(t), credential: c, digest: c.Key().Digest()}
 }
 
 // read is a look-up of a tenant that is under way.
@@ -51,11 +52,10 @@ type read struct {
 // is read again; if that does not succeed soon, what is in memory does for now,
 // within the bound of Config.MaxStaleness.
 func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
-	v, ok := b.subjects.Load(id)
+	held, ok := b.subjects.Load(id)
 	if !ok {
 		return b.reload(ctx, id)
 	}
-	held := v.(*subject)
 	if held.epoch == b.epoch.Load() {
 		return held, nil
 	}
@@ -71,7 +71,7 @@ func (b *Broker) subject(ctx context.Context, id string) (*subject, error) {
 	now := time.Now()
 	switch {
 	case errors.Is(err, tenant.ErrLost) && now.Sub(b.hearing.resynced()) >= b.hearing.patience:
-		b.subjects.CompareAndDelete(id, held)
+		drop(b.subjects, id, held)
 	case isOutage(err) && ctx.Err() == nil:
 		again := now.Add(time.Second)
 		held.readAgain.Store(&again)
@@ -138,7 +138,7 @@ func (b *Broker) read(ctx context.Context, id string) (*subject, error) {
 	// read while changes are not heard. It is good for this call, which began before
 	// the change too.
 	if !r.outdated && !b.hearing.deaf.Load() {
-		b.subjects.Store(id, s)
+		b.subjects.Store(t.ID, s)
 		b.hearing.start(b)
 	}
 	return s, nil

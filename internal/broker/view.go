@@ -39,7 +39,7 @@ func (r *Registry) View(t *tenant.Tenant) View {
 	s := r.broker.newSubject(t)
 	v := View{Tenant: t, Scopes: t.Scopes, key: s.credential.Key()}
 	if e, ok := r.broker.entries.Load(s.digest); ok {
-		v.Token, v.Failure = e.(*entry).token.Load(), e.(*entry).failure.Load()
+		v.Token, v.Failure = e.token.Load(), e.failure.Load()
 	}
 	return v
 }
@@ -83,14 +83,13 @@ func (v *View) add(kept token.Kept) {
 func (r *Registry) Troubled(seen func(*tenant.Tenant) bool) iter.Seq[View] {
 	return func(yield func(View) bool) {
 		now := time.Now()
-		r.broker.entries.Range(func(_, v any) bool {
-			e := v.(*entry)
+		r.broker.entries.RangeRelaxed(func(_ string, e *entry) bool {
 			t, f := e.token.Load(), e.failure.Load()
 			if !e.troubled(t, f, now) {
 				return true
 			}
 			s := r.broker.subjectOf(e, seen)
-			return s == nil || yield(View{Tenant: s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key})
+			return s == nil || yield(View{Tenant: &s.tenant, Scopes: e.credential.Scopes, Token: t, Failure: f, key: e.key()})
 		})
 	}
 }
@@ -113,10 +112,10 @@ func (e *entry) troubled(t *token.Token, f *token.Failure, now time.Time) bool {
 // subjectOf returns a tenant, as this replica knows it, that is seen and may have the
 // entry's token; nil: none is known any more.
 func (b *Broker) subjectOf(e *entry, seen func(*tenant.Tenant) bool) (found *subject) {
-	e.askers.Range(func(id, _ any) bool {
-		v, ok := b.subjects.Load(id)
-		if ok && !v.(*subject).tenant.Disabled && v.(*subject).buys(e) && seen(v.(*subject).tenant) {
-			found = v.(*subject)
+	e.askers.each(func(s *subject) bool {
+		known, ok := b.subjects.Load(s.tenant.ID)
+		if ok && !known.tenant.Disabled && known.buys(e) && seen(&known.tenant) {
+			found = known
 		}
 		return found == nil
 	})
@@ -128,12 +127,11 @@ func (b *Broker) subjectOf(e *entry, seen func(*tenant.Tenant) bool) (found *sub
 func (r *Registry) Remembered(part, after string) iter.Seq[*tenant.Tenant] {
 	return func(yield func(*tenant.Tenant) bool) {
 		known := map[string]*tenant.Tenant{}
-		r.broker.subjects.Range(func(id, v any) bool {
-			if id.(string) > after && strings.Contains(id.(string), part) {
-				known[id.(string)] = v.(*subject).tenant
+		for id, s := range r.broker.subjects.All() {
+			if id > after && strings.Contains(id, part) {
+				known[id] = &s.tenant
 			}
-			return true
-		})
+		}
 		for _, id := range slices.Sorted(maps.Keys(known)) {
 			if !yield(known[id]) {
 				return

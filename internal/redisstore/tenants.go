@@ -239,8 +239,11 @@ func (s *Store) unsealTenant(id, etag, sealed string) (*tenant.Tenant, error) {
 	if t.Secret.ID, err = s.SecretID(t.Secret.Value); err != nil {
 		return nil, err
 	}
-	t.Fallback.ID, err = s.SecretID(t.Fallback.Value)
-	return t, err
+	if t.Fallback.ID, err = s.SecretID(t.Fallback.Value); err != nil {
+		return nil, err
+	}
+	t.Pack()
+	return t, nil
 }
 
 // tenant returns the tenant, without the names of its secrets.

@@ -22,19 +22,19 @@ type Place struct {
 // String returns, for example, "us/production".
 func (p Place) String() string { return string(p.Region) + "/" + string(p.Environment) }
 
-// host is the pair of hosts of a place.
-type host struct{ auth, api string }
+// host is what a place has: its token endpoint, and where its API is.
+type host struct{ token, api string }
 
 // hosts are Smokeball's, as https://docs.smokeball.com lists them under "Base
 // URLs". A token is asked for nowhere else, unless the server's own
 // configuration says so.
 var hosts = map[Place]host{
-	{tenant.US, tenant.Production}: {"https://auth.smokeball.com", "https://api.smokeball.com"},
-	{tenant.US, tenant.Staging}:    {"https://datastaging-auth.smokeball.com", "https://stagingapi.smokeball.com"},
-	{tenant.AU, tenant.Production}: {"https://auth.smokeball.com.au", "https://api.smokeball.com.au"},
-	{tenant.AU, tenant.Staging}:    {"https://datastaging-auth.smokeball.com.au", "https://stagingapi.smokeball.com.au"},
-	{tenant.UK, tenant.Production}: {"https://auth.smokeball.co.uk", "https://api.smokeball.co.uk"},
-	{tenant.UK, tenant.Staging}:    {"https://datastaging-auth.smokeball.co.uk", "https://stagingapi.smokeball.co.uk"},
+	{tenant.US, tenant.Production}: {"https://auth.smokeball.com/oauth2/token", "https://api.smokeball.com"},
+	{tenant.US, tenant.Staging}:    {"https://datastaging-auth.smokeball.com/oauth2/token", "https://stagingapi.smokeball.com"},
+	{tenant.AU, tenant.Production}: {"https://auth.smokeball.com.au/oauth2/token", "https://api.smokeball.com.au"},
+	{tenant.AU, tenant.Staging}:    {"https://datastaging-auth.smokeball.com.au/oauth2/token", "https://stagingapi.smokeball.com.au"},
+	{tenant.UK, tenant.Production}: {"https://auth.smokeball.co.uk/oauth2/token", "https://api.smokeball.co.uk"},
+	{tenant.UK, tenant.Staging}:    {"https://datastaging-auth.smokeball.co.uk/oauth2/token", "https://stagingapi.smokeball.co.uk"},
 }
 
 // Addresses are where tokens of a place are asked for and used. An empty one is
@@ -95,7 +95,7 @@ func loopback(host string) bool {
 // TokenEndpoint returns the URL where tokens of the tenant are asked for.
 func (i *Issuer) TokenEndpoint(t *tenant.Tenant) string {
 	place := Place{t.Region, t.Environment}
-	return cmp.Or(i.overrides[place].TokenEndpoint, hosts[place].auth+"/oauth2/token")
+	return cmp.Or(i.overrides[place].TokenEndpoint, hosts[place].token)
 }
 
 // APIBaseURL returns where requests with the tenant's tokens go: the API, and the

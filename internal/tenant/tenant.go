@@ -67,13 +67,13 @@ type Tenant struct {
 	// before FallbackUntil. Empty: there is none.
 	Fallback      Secret
 	FallbackUntil time.Time
-	// APIKey is the x-api-key of the app; may be empty.
-	APIKey secret.Text
 	// AccountID prefixes the paths of requests; mostly empty.
 	AccountID string
 	// Scopes are asked for when a caller names none, and bound what a caller may
 	// name. Canonical. Empty: no bound.
 	Scopes []string
+	// APIKey is the x-api-key of the app; may be empty.
+	APIKey secret.Text
 	// Disabled tenants get no token.
 	Disabled bool
 	// KeepWarm tenants have their token refreshed though nobody asks for it.
