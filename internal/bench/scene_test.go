@@ -30,6 +30,7 @@ type scene struct {
 	issuerURL    string
 	server, user files
 	binary       string
+	variables    []string // of replicas, NAME=VALUE
 }
 
 const (
@@ -163,7 +164,7 @@ func (s *scene) startBroker(t *testing.T, args ...string) contender {
 		"--tls-cert-file=" + s.server.Cert, "--tls-key-file=" + s.server.Key, "--client-ca-file=" + s.server.CA,
 		"--access-file=" + s.path("access.yaml"), "--audit=file:" + s.path("audit.log"),
 		"--issuer-override=us/production=" + s.tokenURL()}, args...)...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH")}
+	cmd.Env = append([]string{"PATH=" + os.Getenv("PATH")}, s.variables...)
 	c := contender{name: "tokenbroker", user: s.user}
 	c.process = startAndRead(t, cmd, true, func(line string) bool {
 		var record struct{ Msg, GRPC, Ops string }
@@ -226,7 +227,7 @@ func startAndRead(t *testing.T, cmd *exec.Cmd, ofStderr bool, found func(line st
 // register registers the tenant acme, and returns what its callers are answered.
 func (s *scene) register(t *testing.T, broker contender) []byte {
 	t.Helper()
-	s.issuer.SetClient(simulator.Client{Endpoint: "us/production", ID: "client-acme", Secrets: []string{"secret"}, Scopes: []string{"matters/read"}, ExpiresIn: 24 * time.Hour})
+	s.issuer.SetClient(simulator.Client{Endpoint: "us/production", ID: "client-acme", Secrets: []string{"secret"}, Scopes: []string{"matters/read", "matters/write", "contacts/read", "files/read"}, ExpiresIn: 24 * time.Hour})
 	conn, err := s.user.dial(broker.api)
 	if err != nil {
 		t.Fatal(err)
