@@ -17,10 +17,10 @@ const garbageFloor = 64 << 20
 const inUseLeast = 8 << 20
 
 // letGarbageLie has garbage collected when there is as much of it as there is in use, as Go
-// does it, and 64 MiB, or a quarter of GOMEMLIMIT, more: a small replica has some 10
-// MiB in use, and would spend a seventh of its processor time on collecting twenty times a
-// second; one with a hundred thousand tenants looks at a million pieces of memory each time. GOMEMLIMIT bounds all of it. With GOGC set
-// nothing is done.
+// does it, and 64 MiB, or a quarter of GOMEMLIMIT, more. A small replica has some 10
+// MiB in use, and would spend a seventh of its processor time on collecting twenty times
+// a second; one with a hundred thousand tenants looks at a million pieces of memory each
+// time. GOMEMLIMIT bounds all of it. With GOGC set nothing is done.
 func letGarbageLie() {
 	if os.Getenv("GOGC") != "" {
 		return

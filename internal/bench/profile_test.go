@@ -68,21 +68,13 @@ func TestProfiles(t *testing.T) {
 func (s *scene) profile(t *testing.T, broker contender, o order, kind string, seconds int) (content []byte) {
 	t.Helper()
 	out := load(t, o, func() {
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, fmt.Sprintf("http://%s/debug/pprof/%s?seconds=%d", broker.metrics, kind, seconds), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = resp.Body.Close() }()
-		packed, err := gzip.NewReader(resp.Body)
+		status, body := get(t, broker.metrics, fmt.Sprintf("/debug/pprof/%s?seconds=%d", kind, seconds))
+		packed, err := gzip.NewReader(bytes.NewReader(body))
 		if err == nil {
 			content, err = io.ReadAll(packed)
 		}
-		if err != nil || resp.StatusCode != http.StatusOK {
-			t.Fatalf("%s: %s %v", kind, resp.Status, err)
+		if err != nil || status != http.StatusOK {
+			t.Fatalf("%s: status %d, %v", kind, status, err)
 		}
 	}, func() {})
 	if out.Failed > 0 || out.Calls == 0 {

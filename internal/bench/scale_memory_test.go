@@ -3,7 +3,6 @@ package bench_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"regexp"
@@ -90,7 +89,10 @@ func (s *scene) startAndEnd(t *testing.T, name string) time.Duration {
 	t.Helper()
 	begun := time.Now()
 	c := s.replica(t, name)
-	for get(t, c, "/readyz") != http.StatusOK {
+	for {
+		if status, _ := get(t, c.metrics, "/readyz"); status == http.StatusOK {
+			break
+		}
 		if time.Since(begun) > time.Minute {
 			t.Fatal("a replica does not become ready")
 		}
@@ -99,22 +101,6 @@ func (s *scene) startAndEnd(t *testing.T, name string) time.Duration {
 	took := time.Since(begun)
 	_ = c.process.Signal(syscall.SIGTERM)
 	return took
-}
-
-// get returns the status that a replica's operators' port answers with.
-func get(t *testing.T, c contender, path string) int {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+c.metrics+path, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, resp.Body)
-	return resp.StatusCode
 }
 
 // overIdle measures what connections take that nothing is asked on.
@@ -194,7 +180,7 @@ func connected(ctx context.Context, conns []*grpc.ClientConn) error {
 func memory(t *testing.T, c contender, n int) memoryPoint {
 	t.Helper()
 	for range 2 { // What pools hold goes with the second.
-		if code := get(t, c, "/debug/pprof/heap?gc=1"); code != http.StatusOK {
+		if code, _ := get(t, c.metrics, "/debug/pprof/heap?gc=1"); code != http.StatusOK {
 			t.Fatalf("the replica does not collect its garbage: %d", code)
 		}
 	}

@@ -122,7 +122,7 @@ func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 		for i := range points {
 			i = (i + round) % len(points)
 			begun := time.Now()
-			if code := get(t, replicas[i], "/metrics"); code != http.StatusOK {
+			if code, _ := get(t, replicas[i].metrics, "/metrics"); code != http.StatusOK {
 				t.Fatalf("/metrics answers %d", code)
 			}
 			points[i].ScrapeMS = append(points[i].ScrapeMS, time.Since(begun).Seconds()*1000)

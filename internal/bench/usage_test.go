@@ -1,10 +1,10 @@
 package bench_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"strconv"
@@ -51,10 +51,10 @@ func cpuOf(t *testing.T, pid int) time.Duration {
 	return ticks * 10 * time.Millisecond
 }
 
-// metric returns the value of a metric without labels.
-func metric(t *testing.T, address, name string) float64 {
+// get returns what the operators' port at an address answers with.
+func get(t *testing.T, address, path string) (status int, body []byte) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+"/metrics", nil)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+address+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,8 +63,18 @@ func metric(t *testing.T, address, name string) float64 {
 		t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+	if body, err = io.ReadAll(resp.Body); err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, body
+}
+
+// metric returns the value of a metric without labels.
+func metric(t *testing.T, address, name string) float64 {
+	t.Helper()
+	_, all := get(t, address, "/metrics")
+	for line := range strings.Lines(string(all)) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			n, err := strconv.ParseFloat(value, 64)
 			if err != nil {
 				t.Fatal(err)

@@ -100,7 +100,7 @@ func NewServer(c Config) (*Server, error) {
 		grpc.InTapHandle(entrance.look),
 		grpc.UnaryInterceptor(way.unary),
 		grpc.ChainStreamInterceptor(entrance.stream),
-		grpc.ChainStreamInterceptor(way.streams(c.Logger, streams)...),
+		grpc.ChainStreamInterceptor(way.streams(streams)...),
 		grpc.UnknownServiceHandler(unknown), // So that who asks for it comes in by the entrance, too.
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(maxStreams),

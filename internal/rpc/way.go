@@ -77,13 +77,13 @@ func (w *way) may(ctx context.Context, c *call, method string, req any) error {
 
 // streams is the same for a stream, outermost first. The request of a watch passes
 // what that of a unary call passes; reflection and health have no other rules than hold's.
-func (w *way) streams(log *slog.Logger, ended context.Context) []grpc.StreamServerInterceptor {
+func (w *way) streams(ended context.Context) []grpc.StreamServerInterceptor {
 	return []grpc.StreamServerInterceptor{
 		w.spans.stream,
 		w.metrics.stream,
 		w.log.stream,
 		w.record.stream,
-		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(log))),
+		recovery.StreamServerInterceptor(recovery.WithRecoveryHandlerContext(onPanic(w.log.log))),
 		until(ended),
 		asked(w.may),
 		w.authorize.hold,
