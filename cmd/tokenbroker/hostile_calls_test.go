@@ -22,17 +22,27 @@ type field = hpack.HeaderField
 // callsOf returns what a client sends that makes so many calls without a message, with
 // these header fields beside those that each call has.
 func callsOf(count int, path string, more ...field) []byte {
+	return callsWith(nil, count, path, more...)
+}
+
+// callsWith does so with a message, as the wire has it; nil: none.
+func callsWith(message []byte, count int, path string, more ...field) []byte {
 	var all, block bytes.Buffer
 	all.WriteString(http2.ClientPreface)
 	framer, fields := http2.NewFramer(&all, nil), hpack.NewEncoder(&block)
 	_ = framer.WriteSettings() // All of it is written into memory.
+	_ = framer.WriteWindowUpdate(0, 1<<30)
 	for n := range count {
 		block.Reset()
 		for _, f := range append([]field{{Name: ":method", Value: "POST"}, {Name: ":scheme", Value: "https"}, {Name: ":path", Value: path}, {Name: ":authority", Value: "x"},
 			{Name: "content-type", Value: "application/grpc"}, {Name: "te", Value: "trailers"}}, more...) {
 			_ = fields.WriteField(f)
 		}
-		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: uint32(2*n + 1), BlockFragment: block.Bytes(), EndHeaders: true, EndStream: true})
+		stream := uint32(2*n + 1)
+		_ = framer.WriteHeaders(http2.HeadersFrameParam{StreamID: stream, BlockFragment: block.Bytes(), EndHeaders: true, EndStream: message == nil})
+		if message != nil {
+			_ = framer.WriteData(stream, true, message)
+		}
 	}
 	return all.Bytes()
 }

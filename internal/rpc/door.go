@@ -63,7 +63,7 @@ func (d door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, err
 		d.some.Do(func() { d.log.Warn("connection turned away", "peer", g.peer, "error", err) })
 		return nil, nil, err
 	}
-	return &leaving{secured, g}, g, nil
+	return &leaving{gather(secured, raw), g}, g, nil
 }
 
 func (d door) welcome(raw net.Conn, g *guest) (net.Conn, error) {

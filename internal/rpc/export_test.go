@@ -23,6 +23,12 @@ func (c *Crowd) Enter(conn net.Conn) (known func(*access.Guard, *access.Caller) 
 // MaxStrangers is how many there may be.
 const MaxStrangers = maxStrangers
 
+// Gather returns a connection that sends to conn together what is written at about the same time.
+func Gather(conn net.Conn) net.Conn { return gather(conn, conn) }
+
+// Room is what can be written to it while it sends.
+const Room = maxGathered
+
 // KeepsRules is the short way through the rules.
 func KeepsRules(r *pb.GetTokenRequest) bool { return keepsRules(r) }
 
