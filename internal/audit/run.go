@@ -2,6 +2,7 @@ package audit
 
 import (
 	"context"
+	"runtime"
 	"slices"
 	"time"
 )
@@ -10,6 +11,9 @@ const (
 	// gatherTime is how long Run waits for more decisions to write with one.
 	gatherTime = 10 * time.Millisecond
 	chunk      = 512 // records that are written at once
+	// courtesy is how many records Run encodes until it lets others have the processor: it
+	// has some hundred to encode at once, and a call would wait for all of them.
+	courtesy = 16
 	// syncAfter bounds how long a decision in a file is not on disk.
 	syncAfter   = time.Second
 	retryPause  = 500 * time.Millisecond
@@ -151,6 +155,9 @@ func (w *writer) writeEntries(entries []entry) bool {
 		e := &entries[i]
 		w.buf = w.chain.append(w.buf, &e.Record, own{}, e.at)
 		awaited = awaited || e.written != nil
+		if i%courtesy == courtesy-1 {
+			runtime.Gosched()
+		}
 	}
 	if !w.flush(awaited) {
 		return false
