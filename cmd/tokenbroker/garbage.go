@@ -17,17 +17,18 @@ const garbageFloor = 64 << 20
 const inUseLeast = 8 << 20
 
 // letGarbageLie has garbage collected when there is as much of it as there is in use, as Go
-// does it, and 64 MiB, or a quarter of GOMEMLIMIT, more. A small replica has some 10
-// MiB in use, and would spend a seventh of its processor time on collecting twenty times
-// a second; one with a hundred thousand tenants looks at a million pieces of memory each
-// time. GOMEMLIMIT bounds all of it. With GOGC set nothing is done.
+// does it, and 64 MiB, or half of GOMEMLIMIT, more. A small replica has some 10 MiB in
+// use, and would spend a seventh of its processor time on collecting twenty times a
+// second; one with a hundred thousand tenants looks at a million pieces of memory each
+// time. While it collects, calls take several times as long: their p99 follows how often
+// that is. GOMEMLIMIT bounds all of it. With GOGC set nothing is done.
 func letGarbageLie() {
 	if os.Getenv("GOGC") != "" {
 		return
 	}
 	room := uint64(garbageFloor)
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
-		room = max(room, uint64(limit)/4)
+		room = max(room, uint64(limit)/2)
 	}
 	eachCollection(adjustCollections(room))
 }

@@ -30,7 +30,7 @@ type scene struct {
 	issuerURL    string
 	server, user files
 	binary       string
-	variables    []string // of replicas, NAME=VALUE
+	variables    []string // of replicas, NAME=VALUE; by default those of deploy/kubernetes that matter
 }
 
 const (
@@ -45,7 +45,7 @@ limits:
 
 func newScene(t *testing.T) *scene {
 	t.Helper()
-	s := &scene{dir: t.TempDir(), redis: redistest.Start(t, "--appendonly", "yes"), issuer: simulator.New()}
+	s := &scene{dir: t.TempDir(), variables: []string{"GOMEMLIMIT=460MiB"}, redis: redistest.Start(t, "--appendonly", "yes"), issuer: simulator.New()}
 	server := httptest.NewServer(s.issuer)
 	t.Cleanup(func() { s.issuer.Close(); server.Close() })
 	s.issuerURL = server.URL
@@ -106,9 +106,9 @@ type contender struct {
 }
 
 // garbage has the servers that are compared with the broker collect theirs when there are
-// 64 MiB, as it does, and not at Go's 4: a ratio to a server that is busy collecting would
-// flatter.
-const garbage = "GOGC=1600"
+// 230 MiB, as it does by half of its GOMEMLIMIT, and not at Go's 4: a ratio to a server that
+// is busy collecting would flatter.
+const garbage = "GOGC=5750"
 
 // contenders starts all of them; the broker is the first.
 func (s *scene) contenders(t *testing.T) []contender {
