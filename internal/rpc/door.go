@@ -63,7 +63,7 @@ func (d door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, err
 		d.some.Do(func() { d.log.Warn("connection turned away", "peer", g.peer, "error", err) })
 		return nil, nil, err
 	}
-	return &leaving{gather(secured, raw), g}, g, nil
+	return g.connection(secured), g, nil
 }
 
 func (d door) welcome(raw net.Conn, g *guest) (net.Conn, error) {
@@ -143,6 +143,9 @@ func (g *guest) leave() {
 	}
 }
 
+// connection returns what gRPC is given of the guest's connection.
+func (g *guest) connection(secured net.Conn) net.Conn { return gather(&leaving{secured, g}, g.raw) }
+
 // leaving notices when a connection closes.
 type leaving struct {
 	net.Conn
@@ -151,7 +154,7 @@ type leaving struct {
 
 // Close implements net.Conn.
 func (l *leaving) Close() error {
-	l.guest.leave()
+	defer l.guest.leave() // It counts for as long as there is something of it.
 	return l.Conn.Close()
 }
 

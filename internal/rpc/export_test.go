@@ -23,11 +23,23 @@ func (c *Crowd) Enter(conn net.Conn) (known func(*access.Guard, *access.Caller) 
 // MaxStrangers is how many there may be.
 const MaxStrangers = maxStrangers
 
-// Gather returns a connection that sends to conn together what is written at about the same time.
-func Gather(conn net.Conn) net.Conn { return gather(conn, conn) }
+// Gather returns a guest's connection, that sends to conn together what is written at about
+// the same time. gone says whether the guest has left.
+func Gather(conn net.Conn) (gathered net.Conn, gone func() bool) {
+	g := &guest{raw: conn, forget: func() bool { return true }}
+	return g.connection(conn), func() bool {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		return g.gone
+	}
+}
 
-// Room is what can be written to it while it sends.
-const Room = maxGathered
+// Room is what can be written to it while it sends, Lingering how long it does after it was
+// closed.
+const (
+	Room      = maxGathered
+	Lingering = lingering
+)
 
 // KeepsRules is the short way through the rules.
 func KeepsRules(r *pb.GetTokenRequest) bool { return keepsRules(r) }

@@ -8,20 +8,23 @@ import (
 )
 
 const (
-	// maxGathered is how many bytes wait while others are being sent: what a record of TLS
-	// takes. A write for which there is no room waits, as it would for the system.
+	// maxGathered is how many bytes wait while as many are being sent: what a record of TLS
+	// takes. What there is no room for has to wait, as it would for the system.
 	maxGathered = 16 << 10
-	// lingering is how long a connection that was closed may take for what it had to send.
-	lingering = time.Second
+	// lingering is how long a connection that was closed may take for what it had to send,
+	// its farewell included. TLS allows the farewell as much.
+	lingering = 5 * time.Second
 )
 
 // gathering is a connection that sends what is written a moment later, together with what
-// is written until then. gRPC's server does that with answers of less than 1,000 bytes in
-// all, and one with a token has more: each would be a record of TLS and a write of the
-// system to itself, which is a quarter of what a call takes.
+// is written until then. gRPC's server waits for more only while there are less than 1,000
+// bytes, and an answer with a token has more: most are a record of TLS and a write of the
+// system to themselves, which is a quarter of what a call takes.
 //
-// As with a socket, what was written may be sent still; an error is of a write after the one
-// that it befell, and closes the connection.
+// As with a socket, what was written may not have been sent; an error is of a write after
+// the one that it befell, and closes the connection. gRPC takes for sent what is written: a
+// peer that takes nothing for several seconds while it is being closed loses up to two
+// records.
 type gathering struct {
 	net.Conn          // with TLS
 	raw      net.Conn // beneath that
@@ -30,14 +33,15 @@ type gathering struct {
 	change  sync.Cond // of waiting or err
 	waiting *written  // to be sent; nil: nothing
 	sending bool      // a goroutine is at it
-	err     error     // of writes from now on
+	closed  bool
+	err     error // of writes from now on
 }
 
 // written is what is sent at once.
 type written struct{ bytes []byte }
 
 // spare are those that nobody has: a connection has none while it sends nothing.
-var spare = sync.Pool{New: func() any { return new(written) }}
+var spare = sync.Pool{New: func() any { return &written{make([]byte, 0, maxGathered)} }}
 
 func gather(secured, raw net.Conn) *gathering {
 	g := &gathering{Conn: secured, raw: raw}
@@ -49,28 +53,36 @@ func gather(secured, raw net.Conn) *gathering {
 func (g *gathering) Write(p []byte) (int, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for g.err == nil && g.waiting != nil && len(g.waiting.bytes)+len(p) > maxGathered {
-		g.change.Wait()
+	taken := 0
+	for taken < len(p) {
+		for g.err == nil && g.waiting != nil && len(g.waiting.bytes) == maxGathered {
+			g.change.Wait()
+		}
+		if g.err != nil {
+			return taken, g.err
+		}
+		if g.waiting == nil {
+			g.waiting = spare.Get().(*written)
+		}
+		part := p[taken:min(len(p), taken+maxGathered-len(g.waiting.bytes))]
+		g.waiting.bytes = append(g.waiting.bytes, part...)
+		taken += len(part)
+		if !g.sending {
+			g.sending = true
+			go g.send()
+		}
 	}
-	if g.err != nil {
-		return 0, g.err
-	}
-	if g.waiting == nil {
-		g.waiting = spare.Get().(*written)
-	}
-	g.waiting.bytes = append(g.waiting.bytes, p...)
-	if !g.sending {
-		g.sending = true
-		go g.send()
-	}
-	return len(p), nil
+	return taken, nil
 }
 
 // send sends until there is nothing to be sent.
 func (g *gathering) send() {
 	for {
-		runtime.Gosched() // Calls that are about to be answered are, before it goes on.
-		now := g.next()
+		runtime.Gosched() // Calls that are about to be answered may be, before it goes on.
+		now, over := g.next()
+		if over {
+			_ = g.Conn.Close()
+		}
 		if now == nil {
 			return
 		}
@@ -83,43 +95,45 @@ func (g *gathering) send() {
 	}
 }
 
-// next returns what is to be sent next. nil: there is nothing, and who asked is done; a
-// connection that was closed while there was something is closed now.
-func (g *gathering) next() *written {
+// next returns what is to be sent next. nil: there is nothing, and who asked is done; over
+// says that the connection, closed or broken meanwhile, is to be closed now.
+func (g *gathering) next() (now *written, over bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	now := g.waiting
+	now = g.waiting
 	if now == nil {
 		g.sending = false
-		if g.err != nil {
-			_ = g.Conn.Close()
-		}
-		return nil
+		return nil, g.err != nil
 	}
 	g.waiting = nil
 	g.change.Broadcast()
-	return now
+	return now, false
 }
 
-// fail closes the connection without a farewell, which its peer does not take or cannot be
-// sent, so that reading from it ends as well.
+// fail has nothing more written or sent, after which the connection is over, for who reads
+// from it as well.
 func (g *gathering) fail(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.err, g.waiting = err, nil
 	g.change.Broadcast()
-	_ = g.raw.Close()
 }
 
-// Close implements net.Conn. Nothing can be written from then on, but what was written is
-// sent, for which it does not wait.
+// Close implements net.Conn. Nothing can be written from then on. What was written is sent,
+// as long as that takes no longer than lingering; Close does not wait for it.
 func (g *gathering) Close() error {
 	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.err = net.ErrClosed
+	again := g.closed
+	g.closed, g.err = true, net.ErrClosed
 	g.change.Broadcast()
-	if g.sending {
-		return g.Conn.SetWriteDeadline(time.Now().Add(lingering))
+	sending := g.sending
+	g.mu.Unlock()
+	switch {
+	case again: // gRPC may.
+		return nil
+	case sending: // It is closed when that is done, and no deadline of TLS's own delays it.
+		time.AfterFunc(lingering, func() { _ = g.raw.Close() })
+		return nil
 	}
 	return g.Conn.Close()
 }
