@@ -132,8 +132,8 @@ func (l *load) ask(conn *grpc.ClientConn, id string) {
 		case <-l.ctx.Done():
 			return
 		}
+		had := l.hasToken(id) // This may wait for the book, and has a call begin late.
 		begun := time.Now()
-		had := l.hasToken(id, begun)
 		ctx, cancel := context.WithTimeout(l.ctx, callPatience)
 		tok, err := get(ctx, conn, id)
 		cancel()
@@ -144,11 +144,12 @@ func (l *load) ask(conn *grpc.ClientConn, id string) {
 	}
 }
 
-// hasToken says whether the tenant has a valid token at the given time, which
-// every replica has had the time to hear of.
-func (l *load) hasToken(id string, at time.Time) bool {
+// hasToken says whether the tenant has a valid token now, which every replica has had
+// the time to hear of.
+func (l *load) hasToken(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	at := time.Now()
 	for _, s := range l.tokens[id] {
 		if at.Sub(s.first) >= slack && s.safeEnd.Sub(at) >= slack {
 			return true
