@@ -52,6 +52,8 @@ func sizesOf() sizes {
 // is a curve, of which none may rise where nothing is said to cost.
 func TestScale(t *testing.T) {
 	z, report, made := sizesOf(), readScale(t), newScene(t)
+	// What docs/operations.md plans with for the most tenants, and for as many calls at once.
+	made.variables = []string{"GOMEMLIMIT=1GiB"}
 	t.Run("tenants", func(t *testing.T) {
 		report.Tenants = made.emptied(t).overTenants(t, z)
 	})
@@ -107,11 +109,9 @@ func (p *loadPoint) measure(t *testing.T, replica contender, how plan) {
 }
 
 // overTenants measures replicas that hold the tokens of so many tenants each, and
-// whose callers go through all of them. They have the memory that docs/operations.md plans with
-// for the most tenants.
+// whose callers go through all of them.
 func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 	t.Helper()
-	s.variables = []string{"GOMEMLIMIT=1GiB"}
 	s.fill(t, 0, last(z.tenants), true)
 	points, replicas := make([]loadPoint, len(z.tenants)), make([]contender, len(z.tenants))
 	for i, n := range z.tenants {
