@@ -111,9 +111,11 @@ func (b *browser) open(path string) {
 	b.do(chromedp.Navigate("http://" + b.host + path))
 }
 
-// text returns the text of all elements that a selector finds.
+// text returns the text of all elements that a selector finds, once all of the page is there:
+// on a busy machine it comes in parts.
 func (b *browser) text(selector string) []string {
 	b.t.Helper()
+	until(b.t, "loaded", func() bool { return ask(b, chromedp.Evaluate[string](`document.readyState`)) == "complete" })
 	return ask(b, chromedp.Evaluate[[]string](`[...document.querySelectorAll(`+"`"+selector+"`"+`)].map(e => e.textContent.trim())`))
 }
 
