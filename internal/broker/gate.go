@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/failsafe-go/failsafe-go/circuitbreaker"
@@ -17,7 +16,8 @@ import (
 )
 
 const (
-	// An exchange for which somebody waits may be put off for this long.
+	// An exchange for which somebody waits may be put off for this long, and until those
+	// are paid back that this replica has made without the store.
 	turnPatience = 10 * time.Second
 	// One for which many will wait soon, for longer: so there is a turn for it when
 	// those who wait have taken all that they can.
@@ -58,11 +58,8 @@ func newBudget(perSecond float64) budget {
 // own.
 type gate struct {
 	breaker circuitbreaker.CircuitBreaker[any]
-	failing sync.Map     // :: client id (string) → true, while its last exchange failed
-	buyers  atomic.Int64 // how many replicas share the budget, as far as is known
-
-	mu   sync.Mutex
-	paid time.Time // when the turns are paid back that were given without the store
+	failing sync.Map // :: client id (string) → true, while its last exchange failed
+	share   share
 }
 
 func (b *Broker) gate(endpoint string) *gate {
@@ -150,9 +147,9 @@ func (b *Broker) turn(ctx context.Context, e *entry, o order) (crowd bool, err e
 	defer cancel()
 	t, err := b.store.Admit(asking, e.credential.Endpoint, r)
 	if err != nil {
-		t = g.shared(r, time.Now())
+		t = g.share.unheard(r, time.Now())
 	} else {
-		g.buyers.Store(int64(t.Buyers))
+		t = g.share.heard(r, t, time.Now())
 	}
 	switch {
 	case !t.Given:
@@ -179,19 +176,6 @@ func (b *Broker) overBudget(e *entry, awaited bool, wait time.Duration) error {
 	b.stats.overBudget.Add(1)
 	return b.putOff(e, awaited, wait, turnPatience, token.Throttled,
 		fmt.Sprintf("more tokens are wanted than the fleet allows itself with the issuer (one per %v)", b.budget.cost))
-}
-
-// shared gives a turn within this replica's share of the budget, as Store.Admit
-// does within the fleet's.
-func (g *gate) shared(r token.TurnRequest, now time.Time) token.Turn {
-	buyers := max(1, int(g.buyers.Load()))
-	r.Cost, r.Burst, r.Spare = r.Cost*time.Duration(buyers), max(1, r.Burst/buyers), r.Spare/buyers
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	var t token.Turn
-	t, g.paid = r.Turn(g.paid, now)
-	t.Owed *= buyers
-	return t
 }
 
 // putOff ends a flight that may not buy now, but in wait or somewhat later: within
