@@ -22,6 +22,10 @@ OUT := $(abspath .tmp)
 BIN := $(OUT)/bin
 # Tests find grpcurl here, and buf its plugins.
 export PATH := $(BIN):$(PATH)
+# All but the tests is built in the same way as the binary, so that what they share is
+# compiled once.
+export CGO_ENABLED := 0
+export GOFLAGS := -trimpath
 
 # What the binary calls itself.
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo development)
@@ -57,7 +61,7 @@ sbom: build $(BIN)/cyclonedx-gomod ## Write what is in the binary to .tmp/sbom.j
 .PHONY: test
 test: installed $(BIN)/grpcurl ## Run all tests with the race detector
 	@# Nothing cached: go test does not see that the binary is another, which some tests build and run.
-	go test -race -count=1 -timeout=18m ./...
+	CGO_ENABLED=1 GOFLAGS= go test -race -count=1 -timeout=18m ./...
 
 .PHONY: examples
 examples: build proto-tools ## Run the examples in Python and TypeScript, where these are installed
@@ -191,7 +195,7 @@ proto-tools: $(BIN)/buf $(BIN)/protoc-gen-go $(BIN)/protoc-gen-go-grpc $(OUT)/pr
 # verified against the checksum database, as it is in no go.sum (GOSUMDB).
 define tool
 $(BIN)/$(1): $(OUT)/stamp/$(1)@$(3)
-	GOBIN=$(BIN) go install -trimpath $(2)@$(3)
+	GOBIN=$(BIN) go install $(2)@$(3)
 	@touch $$@
 
 $(OUT)/stamp/$(1)@$(3):
