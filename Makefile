@@ -61,7 +61,7 @@ sbom: build $(BIN)/cyclonedx-gomod ## Write what is in the binary to .tmp/sbom.j
 .PHONY: test
 test: installed $(BIN)/grpcurl ## Run all tests with the race detector
 	@# Nothing cached: go test does not see that the binary is another, which some tests build and run.
-	CGO_ENABLED=1 GOFLAGS= go test -race -count=1 -timeout=18m ./...
+	CGO_ENABLED=1 GOFLAGS= go test -race -count=1 -timeout=25m ./...
 
 .PHONY: examples
 examples: build proto-tools ## Run the examples in Python and TypeScript, where these are installed
