@@ -115,7 +115,7 @@ func (e *entry) adopt(b *Broker, t *token.Token) bool {
 	if another {
 		e.used.Store(false)
 	}
-	e.token.Store(t)
+	e.token.Store(t.Packed())
 	e.failure.Store(nil)
 	e.putOffs.Store(0)
 	e.schedule(b, t.RefreshAt)

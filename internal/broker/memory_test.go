@@ -76,7 +76,7 @@ func (elsewhere) Exchange(_ context.Context, c token.Credential) (*token.Token, 
 	text := make([]byte, tokenSize*3/4)
 	_, _ = rand.Read(text)
 	accessToken, sent := secret.New(base64.RawURLEncoding.EncodeToString(text)), time.Now()
-	return token.Token{ID: token.ID(accessToken), AccessToken: accessToken, Scopes: []string{strings.Clone("matters/read")}, Issued: sent, Expires: sent.Add(time.Hour)}.Packed(), nil
+	return &token.Token{ID: token.ID(accessToken), AccessToken: accessToken, Scopes: []string{strings.Clone("matters/read")}, Issued: sent, Expires: sent.Add(time.Hour)}, nil
 }
 
 // TestWhatAReplicaHoldsOfATenant bounds the memory of a tenant that has a token, and of

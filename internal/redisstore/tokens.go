@@ -121,7 +121,7 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 		return nil, errMismatch
 	}
 	expires := asked.Add(left)
-	return token.Token{
+	return &token.Token{
 		ID:          token.ID(accessToken),
 		AccessToken: accessToken,
 		Scopes:      r.Scopes,
@@ -129,7 +129,7 @@ func (s *Store) openToken(k token.Key, record string, asked time.Time, left time
 		Expires:     expires,
 		RefreshAt:   expires.Add(-time.Duration(r.RefreshLeftMS) * time.Millisecond),
 		Replaced:    r.Replaced,
-	}.Packed(), nil
+	}, nil
 }
 
 // unsealToken opens what is kept under the Redis key, and checks that what stands

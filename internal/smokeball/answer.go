@@ -97,13 +97,13 @@ func interpret(resp *http.Response, body []byte, c token.Credential, sent time.T
 		scopes = token.CanonicalScopes(strings.Fields(a.Scope))
 	}
 	accessToken := secret.New(a.AccessToken)
-	return token.Token{
+	return &token.Token{
 		ID:          token.ID(accessToken),
 		AccessToken: accessToken,
 		Scopes:      scopes,
 		Issued:      sent,
 		Expires:     sent.Add(life),
-	}.Packed(), nil
+	}, nil
 }
 
 // visible says whether s can stand in an HTTP header: a token with a line break
