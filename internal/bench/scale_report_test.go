@@ -19,6 +19,7 @@ type scaleReport struct {
 	Measured string      `json:"measured"`
 	Period   string      `json:"period"`
 	Tenants  []loadPoint `json:"over_tenants"`
+	Bare     []loadPoint `json:"bare_over_tenants"`
 	// Connections is with callers who ask without pause, Steady with calls at a fixed rate.
 	Connections []loadPoint   `json:"over_connections"`
 	Steady      []loadPoint   `json:"over_connections_at_a_steady_rate"`
@@ -75,12 +76,14 @@ func (r *scaleReport) markdown(z sizes) string {
 	line("authorization, limits, validation, metrics, an audit record for each call on disk. Callers are a process of their own on the same machine. Values are medians of rounds of %s; in each", r.Period)
 	line("round all points are measured in turn, and ratios are medians over the rounds of each round's own.\n\n![curves](scale.svg)\n")
 
-	line("## Tenants\n\nEach row is a replica that holds the tokens of so many tenants (%d bytes each), and whose 64 callers on 8 connections go through all of them. %d rounds. They are scraped\nbetween the rounds, while nobody calls: that walks over all tokens that a replica holds.\n", tokenSize, len(first(r.Tenants).Rate))
-	line("| tenants | calls/s | of one tenant's | least–most | p50 | p99 | of one tenant's | CPU/call | of one tenant's | a scrape |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-	for _, p := range r.Tenants {
+	line("## Tenants\n\nEach row is a replica that holds the tokens of so many tenants (%d bytes each), and whose 64 callers on 8 connections go through all of them. %d rounds. They are scraped\nbetween the rounds, while nobody calls: that walks over all tokens that a replica holds. On the right, a bare gRPC server with mTLS that has as many answers in a map: what so much memory costs anybody.\n", tokenSize, len(first(r.Tenants).Rate))
+	line("| tenants | calls/s | of one tenant's | least–most | p50 | p99 | of one tenant's | CPU/call | of one tenant's | a scrape | bare: calls/s | of one's | CPU/call |\n|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+	for i, p := range r.Tenants {
 		rate, p99, cpu := ratios(p, first(r.Tenants))
-		line("| %s | %.0f | %.3f | %.3f–%.3f | %.1f ms | %.1f ms | %.2f | %.1f µs | %.2f | %.0f ms |", thousands(p.N), median(p.Rate), median(rate), slices.Min(rate), slices.Max(rate),
-			median(p.P50), median(p.P99), median(p99), median(p.CPU), median(cpu), median(p.ScrapeMS))
+		q := r.Bare[i]
+		bare, _, _ := ratios(q, first(r.Bare))
+		line("| %s | %.0f | %.3f | %.3f–%.3f | %.1f ms | %.1f ms | %.2f | %.1f µs | %.2f | %.0f ms | %.0f | %.3f | %.1f µs |", thousands(p.N), median(p.Rate), median(rate), slices.Min(rate), slices.Max(rate),
+			median(p.P50), median(p.P99), median(p99), median(p.CPU), median(cpu), median(p.ScrapeMS), median(q.Rate), median(bare), median(q.CPU))
 	}
 	line("\n## Connections\n\nOne tenant, mTLS. %d rounds. Without pause: as many callers as connections, 64 at least, each with one call after the other, so that with 1,000 a call waits for its turn among 1,000.", len(first(r.Connections).Rate))
 	line("Steady: %.0f calls a second by %d callers, however many connections they share.\n", z.steadyRate, last(z.connections))

@@ -115,9 +115,8 @@ func (s *scene) coldStorm(t *testing.T, z sizes) storm {
 		t.Errorf("%d tokens are bought with %d requests for %d tenants", r.Bought, r.Asked, r.Tenants)
 	}
 	r.Busiest, r.Allowed = asked.busiest(10*time.Second), r.Burst+10*r.Rate
-	// On a machine that is so busy that Redis is not heard in time, a replica goes by its
-	// own share of the limit beside the fleet's.
-	if r.Busiest > 2*r.Allowed {
+	// Those that a busy machine holds up for a while come together with the next.
+	if r.Busiest > r.Allowed*5/4 {
 		t.Errorf("%d exchanges in ten seconds, of %d that are allowed", r.Busiest, r.Allowed)
 	}
 	return r

@@ -56,8 +56,8 @@ func (r *scaleReport) svg() string {
 	}
 	limit := plotted{name: "what the limit allows", dashed: true, x: []float64{0, r.Storm.Arithmetic}, y: []float64{float64(r.Storm.Burst), float64(r.Storm.Tenants)}}
 	return draw([]panel{
-		{"calls/s over tenants", true, []plotted{line("median", r.Tenants, rate)}},
-		{"p99 (ms) over tenants", true, []plotted{line("median", r.Tenants, p99)}},
+		{"calls/s over tenants", true, []plotted{line("tokenbroker", r.Tenants, rate), line("a map, bare gRPC", r.Bare, rate)}},
+		{"p99 (ms) over tenants", true, []plotted{line("tokenbroker", r.Tenants, p99), line("a map, bare gRPC", r.Bare, p99)}},
 		{"calls/s over connections", true, []plotted{line("without pause", r.Connections, rate)}},
 		{"p99 (ms) over connections", true, []plotted{line("steady rate", r.Steady, p99)}},
 		{"memory held (MiB) over tenants", false, memory},

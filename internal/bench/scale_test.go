@@ -55,7 +55,7 @@ func TestScale(t *testing.T) {
 	// What docs/operations.md plans with for the most tenants, and for as many calls at once.
 	made.variables = []string{"GOMEMLIMIT=1GiB"}
 	t.Run("tenants", func(t *testing.T) {
-		report.Tenants = made.emptied(t).overTenants(t, z)
+		report.Tenants, report.Bare = made.emptied(t).overTenants(t, z)
 	})
 	t.Run("connections", func(t *testing.T) {
 		report.Connections, report.Steady = made.emptied(t).overConnections(t, z)
@@ -109,14 +109,18 @@ func (p *loadPoint) measure(t *testing.T, replica contender, how plan) {
 }
 
 // overTenants measures replicas that hold the tokens of so many tenants each, and
-// whose callers go through all of them.
-func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
+// whose callers go through all of them; and beside them bare servers that hold as many
+// answers in a map, for what that costs anybody.
+func (s *scene) overTenants(t *testing.T, z sizes) (points, bare []loadPoint) {
 	t.Helper()
 	s.fill(t, 0, last(z.tenants), true)
-	points, replicas := make([]loadPoint, len(z.tenants)), make([]contender, len(z.tenants))
+	points, bare = make([]loadPoint, len(z.tenants)), make([]loadPoint, len(z.tenants))
+	replicas, maps := make([]contender, len(z.tenants)), make([]contender, len(z.tenants))
 	for i, n := range z.tenants {
-		points[i].N, replicas[i] = n, s.replica(t, fmt.Sprintf("calls-%d", n))
+		points[i].N, bare[i].N = n, n
+		replicas[i] = s.replica(t, fmt.Sprintf("calls-%d", n))
 		replicas[i].ask(t, 0, n)
+		maps[i] = startOwn(t, "map", "bare", s.user, serverOrder{Files: s.server, Response: replicas[i].answer(t, id(0)), Answers: n}, roomBeside(n))
 	}
 	for round := range z.rounds {
 		for i := range points {
@@ -126,10 +130,19 @@ func (s *scene) overTenants(t *testing.T, z sizes) []loadPoint {
 				t.Fatalf("/metrics answers %d", code)
 			}
 			points[i].ScrapeMS = append(points[i].ScrapeMS, time.Since(begun).Seconds()*1000)
-			points[i].measure(t, replicas[i], plan{period: z.period, connections: 8, callers: 64, tenants: points[i].N})
+			how := plan{period: z.period, connections: 8, callers: 64, tenants: points[i].N}
+			points[i].measure(t, replicas[i], how)
+			bare[i].measure(t, maps[i], how)
 		}
 	}
-	return points
+	return points, bare
+}
+
+// roomBeside has a bare server that holds so many answers let as much garbage lie as
+// the replica does.
+func roomBeside(answers int) string {
+	const room, empty, answer = 512 << 20, 4 << 20, 2 << 10 // Bytes; an answer's are 2 KiB with what is around it.
+	return fmt.Sprintf("GOGC=%d", 100*room/(empty+answers*answer))
 }
 
 // overConnections measures one replica and one tenant over so many connections: with

@@ -117,23 +117,7 @@ func (s *scene) contenders(t *testing.T) []contender {
 	response := s.register(t, broker)
 	own := func(name, what string, user files, o serverOrder, variables ...string) contender {
 		o.Response = response
-		order, err := json.Marshal(o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		self, err := os.Executable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd := exec.Command(self)
-		cmd.Env = append(append(os.Environ(), role+"="+what, noGrace, garbage), variables...)
-		cmd.Stdin = strings.NewReader(string(order))
-		c := contender{name: name, user: user}
-		c.process = startAndRead(t, cmd, false, func(line string) bool {
-			_, err := fmt.Sscan(line, &c.api, &c.metrics)
-			return err == nil
-		})
-		return c
+		return startOwn(t, name, what, user, o, variables...)
 	}
 	return []contender{
 		broker,
@@ -143,6 +127,28 @@ func (s *scene) contenders(t *testing.T) []contender {
 		own("bare gRPC, mTLS, tuned as the broker", "bare", s.user, serverOrder{Files: s.server, Tuned: true}),
 		own("bare gRPC, mTLS, Go's garbage", "bare", s.user, serverOrder{Files: s.server}, "GOGC=100"),
 	}
+}
+
+// startOwn starts a server that is compared with the broker.
+func startOwn(t *testing.T, name, what string, user files, o serverOrder, variables ...string) contender {
+	t.Helper()
+	order, err := json.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(append(os.Environ(), role+"="+what, noGrace, garbage), variables...)
+	cmd.Stdin = strings.NewReader(string(order))
+	c := contender{name: name, user: user}
+	c.process = startAndRead(t, cmd, false, func(line string) bool {
+		_, err := fmt.Sscan(line, &c.api, &c.metrics)
+		return err == nil
+	})
+	return c
 }
 
 // inProcess are the ways to do without a call for each token: the broker's client, and a
@@ -238,7 +244,18 @@ func (s *scene) register(t *testing.T, broker contender) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := pb.NewTokenServiceClient(conn).GetToken(t.Context(), &pb.GetTokenRequest{Tenant: "tenants/acme"})
+	return broker.answer(t, "acme")
+}
+
+// answer returns the message that the broker answers with.
+func (c contender) answer(t *testing.T, tenant string) []byte {
+	t.Helper()
+	conn, err := c.user.dial(c.api)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	response, err := pb.NewTokenServiceClient(conn).GetToken(t.Context(), &pb.GetTokenRequest{Tenant: "tenants/" + tenant})
 	if err != nil {
 		t.Fatal(err)
 	}

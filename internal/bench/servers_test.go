@@ -68,6 +68,7 @@ type serverOrder struct {
 	Response []byte // of GetToken
 	Redis    string // URL
 	Tuned    bool   // as the broker's server is (internal/rpc)
+	Answers  int    // how many it holds, one for each tenant; 0: the same for all
 }
 
 // serve serves on ports that it writes to standard output, API and metrics, until it is
@@ -108,20 +109,31 @@ func serve(make func(serverOrder) (pb.TokenServiceServer, error)) error {
 	return server.Serve(api)
 }
 
-// bare answers with the same message each time.
+// bare answers with the same message each time, or with one that it finds in a map.
 type bare struct {
 	pb.UnimplementedTokenServiceServer
 	response *pb.GetTokenResponse
+	each     map[string]*pb.GetTokenResponse // :: tenant's name → answer, for some of the tenants
 }
 
-func (b *bare) GetToken(context.Context, *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+func (b *bare) GetToken(_ context.Context, req *pb.GetTokenRequest) (*pb.GetTokenResponse, error) {
+	if response, ok := b.each[req.GetTenant()]; ok {
+		return response, nil
+	}
 	return b.response, nil
 }
 
 func serveBare() error {
 	return serve(func(o serverOrder) (pb.TokenServiceServer, error) {
-		response := &pb.GetTokenResponse{}
-		return &bare{response: response}, proto.Unmarshal(o.Response, response)
+		b := &bare{response: &pb.GetTokenResponse{}, each: make(map[string]*pb.GetTokenResponse, o.Answers)}
+		for n := range o.Answers {
+			response := &pb.GetTokenResponse{}
+			if err := proto.Unmarshal(o.Response, response); err != nil {
+				return nil, err
+			}
+			b.each["tenants/"+id(n)] = response
+		}
+		return b, proto.Unmarshal(o.Response, b.response)
 	})
 }
 
