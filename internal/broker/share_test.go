@@ -82,7 +82,7 @@ func TestAReplicaThatHearsTheStoreNowAndThenKeepsToTheBudget(t *testing.T) {
 	}
 }
 
-// What replicas have taken without the store is known to it when it is back.
+// What the store gives when it is back comes behind what replicas have taken without it.
 func TestAStoreThatComesBackInAStormDoesNotGiveTheBudgetOnceMore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const tenants, rate = 800, 10
