@@ -16,8 +16,7 @@ import (
 )
 
 const (
-	// An exchange for which somebody waits may be put off for this long, and until those
-	// are paid back that this replica has made without the store.
+	// An exchange for which somebody waits may be put off for this long.
 	turnPatience = 10 * time.Second
 	// One for which many will wait soon, for longer: so there is a turn for it when
 	// those who wait have taken all that they can.

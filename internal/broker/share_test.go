@@ -112,3 +112,39 @@ func TestAStoreThatComesBackInAStormDoesNotGiveTheBudgetOnceMore(t *testing.T) {
 		}
 	})
 }
+
+func TestATurnThatWasTakenWithoutTheStoreHoldsNobodyUpForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const replicas = 12
+		fleet := &brokertest.Fleet{Store: &brokertest.Store{}, Issuer: &brokertest.Issuer{}, Logger: discard, ExchangeRate: 1}
+		for range replicas - 1 {
+			fleet.Add(t)
+		}
+		lost := false
+		b := newReplica(t, fleet, &faltering{fleet.Store, func() (bool, bool) { return !lost, !lost }})
+		fleet.Store.Listen(b)
+		for n := range 4 {
+			fleet.Register(t, fmt.Sprint("t", n), nil)
+		}
+		get(t, b, "t0") // It hears how many share the budget.
+		time.Sleep(time.Minute)
+		lost = true
+		get(t, b, "t1")
+		lost = false
+		before := time.Now()
+		_, err := b.Get(t.Context(), "t2", nil, 0)
+		if waited := time.Since(before); waited > 10*time.Second {
+			t.Errorf("waited %v, and %v", waited, err)
+		}
+		// That has paid it back.
+		before = time.Now()
+		get(t, b, "t3")
+		if waited := time.Since(before); waited > time.Second {
+			t.Errorf("the next waited %v", waited)
+		}
+		persist(t, b, "t2")
+		if waited := time.Since(before); waited > 30*time.Second {
+			t.Errorf("it took %v until it had its token", waited)
+		}
+	})
+}
