@@ -22,8 +22,8 @@ OUT := $(abspath .tmp)
 BIN := $(OUT)/bin
 # Tests find grpcurl here, and buf its plugins.
 export PATH := $(BIN):$(PATH)
-# All but the tests is built in the same way as the binary, so that what they share is
-# compiled once.
+# All but what the race detector watches is built in the same way as the binary, so that
+# what they share is compiled once.
 export CGO_ENABLED := 0
 export GOFLAGS := -trimpath
 

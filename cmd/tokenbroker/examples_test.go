@@ -102,8 +102,8 @@ tenants/globex GLO-103 Closed  Estate of E. Okoro
 func TestTheGoExample(t *testing.T) {
 	t.Parallel()
 	example := filepath.Join(t.TempDir(), "example")
-	build := exec.Command("go", "build", "-trimpath", "-o", example, "./examples/go")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	build := goBuild(t.Context(), "-o", example, "./examples/go")
+	build.Dir = root
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

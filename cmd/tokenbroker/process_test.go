@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"flag"
@@ -45,13 +46,19 @@ func TestMain(m *testing.M) {
 		}
 		defer func() { _ = os.RemoveAll(dir) }()
 		binary = filepath.Join(dir, "tokenbroker")
-		build := exec.Command("go", "build", "-trimpath", "-o", binary, ".")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
+		if out, err := goBuild(context.Background(), "-o", binary, ".").CombinedOutput(); err != nil {
 			panic(string(out))
 		}
 		return m.Run()
 	}())
+}
+
+// goBuild returns the command that builds as "make build" does, so that what that has
+// compiled is not compiled again.
+func goBuild(ctx context.Context, args ...string) *exec.Cmd {
+	build := exec.CommandContext(ctx, "go", append([]string{"build", "-trimpath"}, args...)...)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	return build
 }
 
 // process is a running tokenbroker.

@@ -75,9 +75,7 @@ var testClockSkew = func() int64 {
 	}
 	// Everything is compiled anew the first time, the standard library included.
 	begun := time.Now()
-	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-overlay", overlay, "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
+	if out, err := goBuild(t.Context(), "-overlay", overlay, "-o", program, ".").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	t.Logf("built in %v", time.Since(begun).Round(time.Second))

@@ -60,6 +60,17 @@ func persist(t *testing.T, b *broker.Broker, id string) {
 	}
 }
 
+// storm has each replica asked for all tenants at once, until all have theirs.
+func storm(t *testing.T, tenants int, replicas ...*broker.Broker) {
+	var callers sync.WaitGroup
+	for n := range tenants {
+		for _, replica := range replicas {
+			callers.Go(func() { persist(t, replica, fmt.Sprint("t", n)) })
+		}
+	}
+	callers.Wait()
+}
+
 func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const tenants, rate = 2000, 10
@@ -74,13 +85,7 @@ func TestAColdFleetKeepsToItsBudget(t *testing.T) {
 		exchanges := &ledger{}
 		fleet.Issuer.Answer = exchanges.note
 		begun, asked := time.Now(), fleet.Store.Calls()
-		var callers sync.WaitGroup
-		for n := range tenants {
-			for _, replica := range fleet.Replicas {
-				callers.Go(func() { persist(t, replica, fmt.Sprint("t", n)) })
-			}
-		}
-		callers.Wait()
+		storm(t, tenants, fleet.Replicas...)
 		took := time.Since(begun)
 		const burst = 2 * rate
 		ideal := time.Second * (tenants - burst) / rate
@@ -131,9 +136,9 @@ func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 		}
 		// From now on more callers wait than there are turns for, and yet nobody has to
 		// wait for a tenant that is in use.
-		storm, end := sync.WaitGroup{}, now.Add(25*time.Minute)
+		callers, end := sync.WaitGroup{}, now.Add(25*time.Minute)
 		for n := range cold {
-			storm.Go(func() { persist(t, b, fmt.Sprint("cold", n)) })
+			callers.Go(func() { persist(t, b, fmt.Sprint("cold", n)) })
 		}
 		for ; time.Now().Before(end); time.Sleep(10 * time.Second) {
 			for n := range due {
@@ -143,7 +148,7 @@ func TestRefreshesAheadLeaveTheBudgetToThoseWhoWait(t *testing.T) {
 				}
 			}
 		}
-		storm.Wait()
+		callers.Wait()
 		if got := fleet.Issuer.Asked("client of warm199"); got != 1 {
 			t.Errorf("%d exchanges for a token that was due", got)
 		}
@@ -164,23 +169,12 @@ func TestWithoutTheStoreAReplicaKeepsToItsShareOfTheBudget(t *testing.T) {
 		// Each replica knows the tenants, and that there are three replicas, but has no
 		// token left.
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Lifetime = 5 * time.Minute })
-		var callers sync.WaitGroup
-		for n := range 600 {
-			for _, replica := range fleet.Replicas {
-				callers.Go(func() { persist(t, replica, fmt.Sprint("t", n)) })
-			}
-		}
-		callers.Wait()
+		storm(t, 600, fleet.Replicas...)
 		time.Sleep(time.Hour)
 		exchanges := &ledger{}
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Lifetime, i.Answer = time.Hour, exchanges.note })
 		fleet.Store.SetAway(true)
-		for n := range 600 {
-			for _, replica := range fleet.Replicas {
-				callers.Go(func() { persist(t, replica, fmt.Sprint("t", n)) })
-			}
-		}
-		callers.Wait()
+		storm(t, 600, fleet.Replicas...)
 		if got := exchanges.most(10 * time.Second); got > 15*rate+3 {
 			t.Errorf("%d exchanges within 10 s by three replicas", got)
 		}
@@ -225,11 +219,7 @@ func TestAnIssuerThatFailsForManyIsGivenARest(t *testing.T) {
 		}
 		fleet.Issuer.Set(func(i *brokertest.Issuer) { i.Answer = nil })
 		back := time.Now()
-		var callers sync.WaitGroup
-		for n := range 200 {
-			callers.Go(func() { persist(t, b, fmt.Sprint("t", n)) })
-		}
-		callers.Wait()
+		storm(t, 200, b)
 		if took := time.Since(back); took > 40*time.Second {
 			t.Errorf("all are served %v after the issuer is back", took)
 		}

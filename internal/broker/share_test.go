@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,17 +30,6 @@ func (s *faltering) Admit(ctx context.Context, endpoint string, r token.TurnRequ
 		return token.Turn{}, errors.Join(broker.ErrStore, ctx.Err())
 	}
 	return turn, err
-}
-
-// storm has each replica asked for all tenants at once, until all have theirs.
-func storm(t *testing.T, tenants int, replicas ...*broker.Broker) {
-	var callers sync.WaitGroup
-	for n := range tenants {
-		for _, replica := range replicas {
-			callers.Go(func() { persist(t, replica, fmt.Sprint("t", n)) })
-		}
-	}
-	callers.Wait()
 }
 
 func TestAReplicaThatHearsTheStoreNowAndThenKeepsToTheBudget(t *testing.T) {
